@@ -1,0 +1,45 @@
+//! What a head function is: batches in; events, state changes and failures out.
+
+use bytes::Bytes;
+use dunlin_protocol::effect::{CallError, FailedEvent, Invoked};
+use dunlin_protocol::event::Event;
+use dunlin_protocol::log::record::{Observed, TimerChange};
+use dunlin_protocol::time::Time;
+
+/// An actor's keyed state as one call sees it: what is committed, then what earlier calls of the
+/// same commit staged, then what this call did. The host keeps the changes; a failed call's go.
+pub trait State {
+    fn get(&mut self, key: &[u8]) -> Option<Bytes>;
+    fn put(&mut self, key: &[u8], value: Bytes);
+    fn delete(&mut self, key: &[u8]);
+    /// Pairs whose key begins with `prefix`, ascending, at most `limit`.
+    fn scan(&mut self, prefix: &[u8], limit: usize) -> Vec<(Bytes, Bytes)>;
+}
+
+/// A head function.
+pub trait Operator: Send {
+    /// Runs on a batch. An `Err` undoes everything that the call did to `state`.
+    fn handle(&mut self, batch: &[Invoked], now: Time, state: &mut dyn State) -> Result<Handled, CallError>;
+
+    /// Staged state was discarded, or this call's was undone: whatever was kept in memory of it goes.
+    fn forget(&mut self);
+}
+
+/// What a head gives to the steps behind it.
+#[derive(Debug, Default, Clone, PartialEq)]
+pub struct Handled {
+    pub emitted: Vec<FromHead>,
+    pub failed: Vec<FailedEvent>,
+    pub timers: Vec<TimerChange>,
+    pub observed: Vec<Observed>,
+}
+
+/// An event that a head emits.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FromHead {
+    /// Which event of the batch it came from.
+    pub cause: u32,
+    /// None: the main output. Some(n): side output n (`learn`'s `scores` is 0).
+    pub side: Option<u16>,
+    pub event: Event,
+}

@@ -1,0 +1,1 @@
+//! Actors: one unit of a pipeline at work on one share. What they read, commit, park and emit.

@@ -1,0 +1,61 @@
+//! Every bound of the core in one table, with what happens when it is reached.
+
+use crate::time::Span;
+
+/// A wire frame, encoded. Beyond: the frame is refused before allocation and the link dropped.
+pub const FRAME_BYTES_MAX: usize = 8 << 20;
+/// One event's weight. Beyond: refused at the edge with a sentence.
+pub const EVENT_BYTES_MAX: usize = 4 << 20;
+/// One publish request's events, by weight. Beyond: refused; the client sends smaller requests.
+pub const PUBLISH_BYTES_MAX: usize = 4 << 20;
+pub const PUBLISH_EVENTS_MAX: usize = 16_384;
+/// A batch handed to a function: it closes at the first of the two.
+pub const BATCH_BYTES_MAX: usize = 1 << 20;
+pub const BATCH_EVENTS_MAX: usize = 4096;
+/// What one commit may emit and change. Beyond: the call fails and is retried in halves.
+pub const COMMIT_BYTES_MAX: usize = 6 << 20;
+/// A reader's credit window per edge: the writer sends at most this plus one batch.
+pub const EDGE_CREDIT_BYTES: u64 = 1 << 20;
+/// Recent records kept in memory per log for readers that keep up. Older ones are read from disk.
+pub const LOG_CACHE_BYTES: usize = 2 << 20;
+/// Bytes of one log on their way to disk. Beyond: publishers are answered Busy, actors wait.
+pub const UNPERSISTED_BYTES_MAX: usize = 8 << 20;
+/// One read from a log's segments.
+pub const READ_BYTES_MAX: usize = 1 << 20;
+/// A segment is closed at this size.
+pub const SEGMENT_BYTES: u64 = 16 << 20;
+/// A snapshot is taken after this much log since the last one.
+pub const SNAPSHOT_EVERY_BYTES: u64 = 32 << 20;
+/// Producers remembered per source log. Beyond: new producers are refused.
+pub const PRODUCERS_MAX: usize = 10_000;
+/// Manifest text, stages, and streams a stage may read. Beyond: the manifest is refused.
+pub const MANIFEST_BYTES_MAX: usize = 256 << 10;
+pub const STAGES_MAX: usize = 256;
+pub const SHARES_MAX: u16 = 64;
+/// An expression's text. Beyond: the manifest is refused.
+pub const EXPRESSION_BYTES_MAX: usize = 1024;
+/// A module's bytes. Beyond: refused.
+pub const MODULE_BYTES_MAX: usize = 64 << 20;
+/// Attempts that a failing event gets before it becomes a dead letter.
+pub const ATTEMPTS_MAX: u32 = 5;
+/// Parked events and dead letters per actor. Parked beyond: the actor pauses. Dead beyond: it pauses too.
+pub const PARKED_MAX: usize = 10_000;
+pub const DEAD_LETTERS_MAX: usize = 100_000;
+/// Client requests and taps open at once on a node. Beyond: Busy.
+pub const REQUESTS_MAX: usize = 4096;
+pub const TAPS_MAX: usize = 1024;
+/// Members of a mesh in this version.
+pub const NODES_MAX: usize = 1024;
+/// Subscriptions that one peer may hold on this node. Beyond: refused and counted.
+pub const SUBSCRIPTIONS_PER_PEER_MAX: usize = 65_536;
+
+/// First wait before a failed call or a refusing sink is tried again; doubles up to the last.
+pub const RETRY_FIRST: Span = Span(200);
+pub const RETRY_LAST: Span = Span(30_000);
+/// A question to another node that has no answer by then fails with a sentence.
+pub const ASK_DEADLINE: Span = Span(5_000);
+/// How often an edge repeats its credit while something is outstanding, and catalogs compare heads.
+pub const EDGE_REPEAT: Span = Span(1_000);
+pub const CATALOG_REPEAT: Span = Span(2_000);
+/// A source without events for this long logs an idle mark.
+pub const SOURCE_IDLE: Span = Span(10_000);

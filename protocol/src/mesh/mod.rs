@@ -1,0 +1,7 @@
+//! The mesh: who is a member and alive, what is deployed, and where.
+//!
+//! Facts spread by gossip and are folded; nobody decides. Liveness is SWIM's (Das et al., 2002,
+//! <https://www.cs.cornell.edu/projects/Quicksilver/public_pdfs/SWIM.pdf>); the catalog is one
+//! signed log per node, held by every node, healed by comparing heads.
+
+pub mod catalog;

@@ -1,0 +1,285 @@
+//! What clients ask a node and what it answers: one set of types behind HTTP and libp2p RPC.
+
+use alloc::collections::BTreeMap;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::event::{Event, Placed};
+use crate::id::{Digest, EventId, LogId, Name, NodeId, Position};
+use crate::pipeline::manifest::{Durability, Manifest, StreamName};
+use crate::time::Time;
+
+/// A client's request to the node that it talks to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Request {
+    Status,
+    Nodes,
+    Pipelines,
+    Show {
+        pipeline: Name,
+    },
+    /// Modules were uploaded before; expressions were checked at the door.
+    Deploy {
+        manifest: Manifest,
+    },
+    Remove {
+        pipeline: Name,
+    },
+    Publish(Publish),
+    Tail(Tail),
+    State {
+        pipeline: Name,
+        stage: Name,
+        key: Option<String>,
+        limit: u32,
+    },
+    DeadLetters {
+        pipeline: Name,
+        limit: u32,
+    },
+}
+
+/// Events for a source, already parsed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Publish {
+    pub pipeline: Name,
+    pub source: Name,
+    pub producer: Option<ProducerRange>,
+    /// Forward to this log's writer; none: this node's own source log.
+    pub log: Option<LogId>,
+    pub events: Vec<Event>,
+}
+
+/// The sequence numbers that this request covers, rejected lines included. A request whose last is
+/// not beyond what the log has is acknowledged without effect; one that overlaps is cut.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProducerRange {
+    pub producer: Name,
+    pub first: u64,
+    /// For each event in `events`, its sequence number, ascending, within `first..=last`.
+    pub sequences: Vec<u64>,
+    pub last: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tail {
+    pub pipeline: Name,
+    pub stream: StreamName,
+    pub from: TailFrom,
+    pub limit: Option<u64>,
+    pub follow: bool,
+    /// Bytes that may be sent before the client grants more.
+    pub credit: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TailFrom {
+    Start,
+    Now,
+    Cursor(Cursor),
+}
+
+/// Where a tap stands in each of the stream's logs. Text: base58 of its encoding.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Cursor(pub BTreeMap<LogId, CursorAt>);
+
+/// Events of the record after `position` up to and including `index` were seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct CursorAt {
+    pub position: Position,
+    pub index: Option<u32>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Response {
+    Status(Status),
+    Nodes(Vec<NodeStatus>),
+    Pipelines(Vec<PipelineStatus>),
+    Shown(Shown),
+    Deployed {
+        pipeline: Name,
+        revision: Digest,
+        changed: bool,
+        actors: u32,
+    },
+    Removed {
+        pipeline: Name,
+    },
+    Published {
+        log: LogId,
+        acknowledged: u64,
+        last: u64,
+        position: Position,
+    },
+    /// Some of a tail; more follows unless the answer says it is the last. Ends when `follow` is
+    /// off and every log's head at the time of asking was reached.
+    Events {
+        events: Vec<TailEvent>,
+    },
+    State(Vec<(String, Bytes)>),
+    DeadLetters(Vec<DeadLetterStatus>),
+    Failed(Fault),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TailEvent {
+    pub placed: Placed,
+    pub cursor: Cursor,
+}
+
+/// A request that failed: one sentence (what, why, what to do). Nothing was changed unless said.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fault {
+    pub kind: FaultKind,
+    pub detail: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FaultKind {
+    /// HTTP 400: the request is wrong in itself.
+    Invalid,
+    /// 404: no such pipeline, stream, key.
+    Unknown,
+    /// 409: it contradicts what stands (a gap in a producer's sequence, a superseded deploy).
+    Conflict,
+    /// 429: back-pressure; try again after so many milliseconds.
+    Busy { retry_after_ms: u64 },
+    /// 501: not in this version.
+    NotYet,
+    /// 503: something that is needed cannot be reached.
+    Unavailable,
+    /// 507: the disk is full or failing.
+    Storage,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    pub node: NodeId,
+    pub mesh: String,
+    pub version: String,
+    pub peers: u32,
+    pub pipelines: u32,
+    pub rss_bytes: u64,
+    pub disk_bytes: u64,
+    pub uptime_ms: u64,
+    /// What is wrong now, a sentence each; empty when all is well.
+    pub troubles: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Liveness {
+    Alive,
+    Suspect,
+    Gone,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeStatus {
+    pub node: NodeId,
+    pub state: Liveness,
+    pub labels: BTreeMap<String, String>,
+    pub actors: u32,
+    pub addresses: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PipelineState {
+    Running,
+    /// A node that holds an actor is not alive, or an actor is paused or damaged.
+    Degraded,
+    Stopped,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PipelineStatus {
+    pub pipeline: Name,
+    pub revision: Digest,
+    pub state: PipelineState,
+    pub actors: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shown {
+    pub pipeline: Name,
+    pub revision: Digest,
+    pub state: PipelineState,
+    pub durability: Durability,
+    pub copies: u8,
+    /// In plan order. A fused stage stands under its own name with the actors that run it.
+    pub stages: Vec<StageStatus>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StageStatus {
+    pub stage: String,
+    /// The streams that it reads.
+    pub from: Vec<String>,
+    pub actors: Vec<ActorStatus>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ActorStatus {
+    pub actor: LogId,
+    pub node: NodeId,
+    pub keepers: Vec<NodeId>,
+    pub epoch: u64,
+    /// The log's last committed sequence number.
+    pub committed: u64,
+    /// Events in and out since the log began, and events that wait upstream.
+    pub events_in: u64,
+    pub events_out: u64,
+    pub lag: u64,
+    pub watermark: Option<Time>,
+    pub parked: u64,
+    pub dead: u64,
+    /// Why it stands still, if it does.
+    pub trouble: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeadLetterStatus {
+    pub id: EventId,
+    pub stage: String,
+    pub reason: String,
+    pub attempts: u32,
+    pub event: Event,
+}
+
+/// What one node asks another on behalf of a client.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Question {
+    /// The actors of this pipeline (all when none is named) that live on the node asked.
+    Actors {
+        pipeline: Option<Name>,
+    },
+    Publish(Publish),
+    State {
+        log: LogId,
+        key: Option<String>,
+        limit: u32,
+    },
+    DeadLetters {
+        pipeline: Name,
+        limit: u32,
+    },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reply {
+    Actors(Vec<ActorReport>),
+    Published { log: LogId, acknowledged: u64, last: u64, position: Position },
+    State(Vec<(String, Bytes)>),
+    DeadLetters(Vec<DeadLetterStatus>),
+    Failed(Fault),
+}
+
+/// One actor as its node sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ActorReport {
+    pub pipeline: Name,
+    pub unit: crate::pipeline::plan::UnitId,
+    pub status: ActorStatus,
+}

@@ -1,0 +1,149 @@
+//! What members say to each other. In order while a connection stands; a lost link loses the tail.
+//! Every exchange heals by repetition, so a lost, late or doubled message does no harm.
+
+use alloc::collections::BTreeMap;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::event::Event;
+use crate::id::{Digest, Hash, LogId, NodeId, Position, Seq};
+use crate::log::record::Record;
+use crate::pipeline::plan::SlotRange;
+use crate::rpc::{Question, Reply};
+use crate::time::Time;
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Message {
+    // --- mesh ---
+    /// A SWIM datagram.
+    Swim(Bytes),
+    /// Every catalog log that the sender holds, and how far.
+    CatalogHeads(BTreeMap<NodeId, Head>),
+    /// Records of `node`'s catalog log after the receiver's head.
+    CatalogRecords {
+        node: NodeId,
+        records: Vec<Record>,
+    },
+
+    // --- edges: reader to writer ---
+    /// Replaces the edge's earlier subscription. `credit` is the total granted since.
+    Subscribe {
+        edge: EdgeId,
+        log: LogId,
+        filter: Filter,
+        from: From,
+        credit: u64,
+    },
+    /// Repeats what the reader has received and granted in all: idempotent.
+    Credit {
+        edge: EdgeId,
+        total: u64,
+        received: Position,
+        committed: Position,
+    },
+    Unsubscribe {
+        edge: EdgeId,
+    },
+
+    // --- edges: writer to reader ---
+    /// Committed records, filtered. `after` is where the first slice follows on.
+    Batch {
+        edge: EdgeId,
+        after: Position,
+        slices: Vec<Slice>,
+    },
+    /// The reader was further than the log: its frontier falls back to `to`, by rule.
+    FallBack {
+        edge: EdgeId,
+        to: Position,
+    },
+    /// The log is not here, or its end was reached and it is closed.
+    Refused {
+        edge: EdgeId,
+        why: Refusal,
+    },
+
+    // --- questions between nodes ---
+    Ask {
+        ask: AskId,
+        question: Question,
+    },
+    Answer {
+        ask: AskId,
+        reply: Reply,
+    },
+    /// Have these modules at hand, then answer `Modules`.
+    WantModules {
+        ask: AskId,
+        digests: Vec<Digest>,
+    },
+    Modules {
+        ask: AskId,
+        missing: Vec<(Digest, String)>,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Head {
+    pub seq: Seq,
+    pub hash: Hash,
+}
+
+/// The reader's number for one edge: unique on the reader's node until it restarts. (node, edge)
+/// names it at the writer, and a restarted reader's first message replaces what stood there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct EdgeId(pub u64);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct AskId(pub u64);
+
+/// Which events of a log a reader wants.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Filter {
+    /// Indices of the unit's outputs, ascending; a source log has only 0.
+    pub outputs: Vec<u16>,
+    pub slots: SlotRange,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum From {
+    After(Position),
+    Start,
+    Now,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Refusal {
+    /// No such log here (yet); ask again later.
+    Unknown,
+    /// The hash at that position differs and no epoch explains it. The edge stops.
+    Diverged,
+    /// The records from there on are no longer kept.
+    Gone { first: Seq },
+    /// The log is damaged here and not served.
+    Damaged,
+    /// Too many subscriptions.
+    TooMany,
+}
+
+/// One committed record as one reader sees it: its events filtered, its position always.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Slice {
+    pub position: Position,
+    pub events: Vec<SliceEvent>,
+    pub watermark: Time,
+    pub idle: bool,
+    /// Set when this is the log's last record: the log that follows it.
+    pub closed: Option<LogId>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SliceEvent {
+    /// The event's index in its record: (log, epoch, seq, index) is its id.
+    pub index: u32,
+    pub output: u16,
+    pub event: Event,
+}
