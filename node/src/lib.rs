@@ -1,1 +1,3 @@
-//! Dunlin.
+//! The node: everything impure. It drives [`dunlin_protocol`]'s `Peer` and carries out its effects.
+
+pub mod inbox;
