@@ -9,3 +9,4 @@
 //! damage before that end is seen and said, and nothing from it on is served.
 
 pub mod record;
+pub mod writer;

@@ -115,6 +115,8 @@ pub struct Commit {
     /// Ids of dead letters that are replayed or dropped.
     pub undead: Vec<EventId>,
     pub observed: Vec<Observed>,
+    /// How many events of the upstream logs this commit took in.
+    pub events_in: u64,
     pub at: Time,
 }
 

@@ -49,6 +49,8 @@ pub enum Message {
     },
 
     // --- edges: writer to reader ---
+    /// The subscription stands: slices follow on `at`; the log ends at `head` now.
+    Subscribed { edge: EdgeId, at: Position, head: Seq },
     /// Committed records, filtered. `after` is where the first slice follows on.
     Batch {
         edge: EdgeId,
@@ -138,6 +140,14 @@ pub struct Slice {
     pub idle: bool,
     /// Set when this is the log's last record: the log that follows it.
     pub closed: Option<LogId>,
+}
+
+impl Slice {
+    /// What it costs of an edge's credit, in bytes; reader and writer count alike.
+    pub fn weight(&self) -> u64 {
+        let events: usize = self.events.iter().map(|event| event.event.weight()).sum();
+        (events + 48) as u64
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

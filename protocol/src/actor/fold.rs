@@ -1,0 +1,126 @@
+//! What an actor or a source log remembers, as the fold of its log's records. The same bytes go
+//! into snapshots, so a restart is: the newest snapshot's fold, then the records behind it.
+
+use alloc::collections::BTreeMap;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::id::{EventId, LogId, Name, Position};
+use crate::log::record::{Advance, Append, Body, Commit, DeadLetter, Parked};
+use crate::log::writer::EpochMark;
+use crate::time::Time;
+
+/// The fold of any log, as it stands in snapshots.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogFold {
+    pub version: u16,
+    pub epochs: Vec<EpochMark>,
+    pub memory: Memory,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Memory {
+    Source(SourceMemory),
+    Actor(ActorMemory),
+}
+
+pub const FOLD_VERSION: u16 = 1;
+
+/// What a source log remembers.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct SourceMemory {
+    pub producers: BTreeMap<Name, Producer>,
+    pub watermark: Time,
+    pub idle: bool,
+    pub events: u64,
+    pub last_append: Time,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Producer {
+    pub last: u64,
+    pub used: Time,
+}
+
+impl SourceMemory {
+    pub fn apply(&mut self, append: &Append) {
+        if let Some(produced) = &append.producer {
+            let entry = Producer { last: produced.last, used: append.at };
+            self.producers.insert(produced.producer.clone(), entry);
+        }
+        self.events += append.events.len() as u64;
+        self.watermark = self.watermark.max(append.watermark);
+        self.idle = append.idle;
+        self.last_append = append.at;
+    }
+}
+
+/// What an actor remembers beside its keyed state.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ActorMemory {
+    pub frontier: BTreeMap<LogId, Advance>,
+    pub watermark: Time,
+    pub idle: bool,
+    /// In the order in which they were parked.
+    pub parked: Vec<Parked>,
+    pub dead: BTreeMap<EventId, DeadLetter>,
+    pub timers: BTreeMap<(Bytes, String), Time>,
+    pub events_in: u64,
+    pub events_out: u64,
+    pub last_commit: Time,
+}
+
+impl ActorMemory {
+    pub fn apply(&mut self, commit: &Commit) {
+        for advance in &commit.frontier {
+            self.frontier.insert(advance.log, *advance);
+        }
+        self.watermark = self.watermark.max(commit.watermark);
+        self.idle = commit.idle;
+        for id in &commit.unparked {
+            self.parked.retain(|parked| &parked.id != id);
+        }
+        for parked in &commit.parked {
+            match self.parked.iter_mut().find(|known| known.id == parked.id) {
+                Some(known) => *known = parked.clone(),
+                None => self.parked.push(parked.clone()),
+            }
+        }
+        for letter in &commit.dead {
+            self.dead.insert(letter.id, letter.clone());
+        }
+        for id in &commit.undead {
+            self.dead.remove(id);
+        }
+        for timer in &commit.timers {
+            let name = (timer.key.clone(), timer.name.clone());
+            match timer.due {
+                Some(due) => self.timers.insert(name, due),
+                None => self.timers.remove(&name),
+            };
+        }
+        self.events_in += commit.events_in;
+        self.events_out += commit.emitted.len() as u64;
+        self.last_commit = commit.at;
+    }
+
+    /// Where the actor stands in `log`: the last position whose effects are committed.
+    pub fn position_in(&self, log: &LogId) -> Position {
+        self.frontier.get(log).map_or(Position::START, |advance| advance.to)
+    }
+}
+
+impl Memory {
+    pub fn apply(&mut self, body: &Body) {
+        match (self, body) {
+            (Memory::Source(memory), Body::Append(append)) => memory.apply(append),
+            (Memory::Actor(memory), Body::Commit(commit)) => memory.apply(commit),
+            (_, Body::EpochStart(_) | Body::Close { .. } | Body::Inherit(_) | Body::Catalog { .. }) => {}
+            // A source log holds no commits and an actor's no appends; recovery reports such a log.
+            (Memory::Source(_), Body::Commit(_)) | (Memory::Actor(_), Body::Append(_)) => {}
+        }
+    }
+}

@@ -1,0 +1,324 @@
+//! A log as its writer's node holds it: where it ends, what is persisted, what readers still need.
+
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use serde::{Deserialize, Serialize};
+
+use super::record::{Body, Record};
+use crate::id::{Epoch, LogId, Position, Seq};
+use crate::limits::{LOG_CACHE_BYTES, SNAPSHOT_EVERY_BYTES};
+use crate::mesh::catalog::LogName;
+use crate::pipeline::manifest::{Durability, Retention};
+use crate::time::Time;
+
+/// A record with its body decoded once and its hash computed once.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Kept {
+    pub position: Position,
+    pub body: Arc<Body>,
+    pub bytes: usize,
+}
+
+impl Kept {
+    /// None: the body does not decode; whoever read it treats the log as damaged.
+    pub fn of(record: &Record) -> Option<Kept> {
+        let body = record.decode().ok()?;
+        Some(Kept { position: record.position(), body: Arc::new(body), bytes: record.body.len() })
+    }
+}
+
+/// Where an epoch began, and where the one before it really ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EpochMark {
+    pub epoch: Epoch,
+    /// The sequence number of its `EpochStart`.
+    pub first: Seq,
+    pub before: Position,
+}
+
+/// About this many bytes of log per retention mark.
+const MARK_BYTES: u64 = 64 << 10;
+
+/// A stretch of records for retention's arithmetic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Mark {
+    last: Seq,
+    bytes: u64,
+    at: Time,
+}
+
+/// How a subscription's position relates to this log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// It is this log's position, or can only be told by reading that record (hash unknown here).
+    Within,
+    /// The reader was further than the log in its epoch: it falls back to here.
+    Beyond(Position),
+    /// Older than what is kept.
+    Gone,
+}
+
+#[derive(Debug)]
+pub struct Log {
+    pub id: LogId,
+    pub name: LogName,
+    pub durability: Durability,
+    pub retention: Retention,
+    pub epochs: Vec<EpochMark>,
+    /// The last record appended; not all of it is persisted yet.
+    head: Position,
+    persisted: Position,
+    /// Appended, not persisted: position and bytes, in order.
+    pending: VecDeque<Kept>,
+    pending_bytes: usize,
+    /// Persisted records for readers that keep up, in order, ending at `persisted`.
+    cache: VecDeque<Kept>,
+    cache_bytes: usize,
+    first: Seq,
+    marks: VecDeque<Mark>,
+    bytes: u64,
+    /// What the newest synced snapshot covers, and how much log came since.
+    snapshot: Position,
+    snapshot_asked: bool,
+    since_snapshot: u64,
+    /// Committed positions of the actors that read this log, by reader log.
+    readers: BTreeMap<LogId, Position>,
+    /// Its `EpochStart` of this process's reign is persisted: the log may be written and served.
+    pub open: bool,
+    pub damage: Option<String>,
+}
+
+impl Log {
+    pub fn new(name: LogName, durability: Durability, retention: Retention) -> Log {
+        Log {
+            id: name.id(),
+            name,
+            durability,
+            retention,
+            epochs: Vec::new(),
+            head: Position::START,
+            persisted: Position::START,
+            pending: VecDeque::new(),
+            pending_bytes: 0,
+            cache: VecDeque::new(),
+            cache_bytes: 0,
+            first: Seq(1),
+            marks: VecDeque::new(),
+            bytes: 0,
+            snapshot: Position::START,
+            snapshot_asked: false,
+            since_snapshot: 0,
+            readers: BTreeMap::new(),
+            open: false,
+            damage: None,
+        }
+    }
+
+    /// What recovery found, before the records behind the snapshot are replayed.
+    pub fn recover(&mut self, head: Position, first: Seq, snapshot: Position, bytes: u64, damage: Option<String>) {
+        self.head = head;
+        self.persisted = head;
+        self.first = first;
+        self.snapshot = snapshot;
+        self.bytes = bytes;
+        self.damage = damage;
+        if bytes > 0 {
+            self.marks.push_back(Mark { last: head.seq, bytes, at: Time(0) });
+        }
+    }
+
+    /// One replayed record (behind the snapshot, at or before the head).
+    pub fn replayed(&mut self, kept: Kept) {
+        self.since_snapshot += kept.bytes as u64;
+        self.note_epoch(&kept);
+        self.keep(kept);
+    }
+
+    pub fn head(&self) -> Position {
+        self.head
+    }
+
+    pub fn persisted(&self) -> Position {
+        self.persisted
+    }
+
+    pub fn first(&self) -> Seq {
+        self.first
+    }
+
+    pub fn epoch(&self) -> Epoch {
+        self.epochs.last().map_or(Epoch(0), |mark| mark.epoch)
+    }
+
+    pub fn pending_bytes(&self) -> usize {
+        self.pending_bytes
+    }
+
+    /// Appends a body in `epoch`; the caller persists the record.
+    pub fn append(&mut self, epoch: Epoch, body: Body) -> Record {
+        let record = Record::after(self.head, epoch, &body);
+        self.head = record.position();
+        let kept = Kept { position: self.head, body: Arc::new(body), bytes: record.body.len() };
+        self.pending_bytes += kept.bytes;
+        self.pending.push_back(kept);
+        record
+    }
+
+    /// Takes over what is persisted up to `seq`, in order.
+    pub fn on_persisted(&mut self, seq: Seq, now: Time) -> Vec<Kept> {
+        let mut done = Vec::new();
+        while self.pending.front().is_some_and(|kept| kept.position.seq <= seq) {
+            let Some(kept) = self.pending.pop_front() else { break };
+            self.pending_bytes -= kept.bytes;
+            self.persisted = kept.position;
+            self.note_epoch(&kept);
+            self.note_bytes(kept.position.seq, kept.bytes as u64, now);
+            self.keep(kept.clone());
+            done.push(kept);
+        }
+        done
+    }
+
+    /// The storage dropped everything from `seq` on: so does the log. Returns what was dropped.
+    pub fn on_persist_failed(&mut self, seq: Seq) -> Vec<Kept> {
+        let keep = self.pending.iter().take_while(|kept| kept.position.seq < seq).count();
+        let dropped: Vec<Kept> = self.pending.split_off(keep).into();
+        self.pending_bytes -= dropped.iter().map(|kept| kept.bytes).sum::<usize>();
+        self.head = self.pending.back().map_or(self.persisted, |kept| kept.position);
+        dropped
+    }
+
+    fn note_epoch(&mut self, kept: &Kept) {
+        if let Body::EpochStart(_) = &*kept.body {
+            let before = match self.cache.back() {
+                Some(last) if last.position.seq.next() == kept.position.seq => last.position,
+                Some(_) | None => self.end_before(kept.position.seq),
+            };
+            if self.epoch() < kept.position.epoch {
+                self.epochs.push(EpochMark { epoch: kept.position.epoch, first: kept.position.seq, before });
+            }
+        }
+    }
+
+    fn end_before(&self, seq: Seq) -> Position {
+        if self.snapshot.seq.next() == seq { self.snapshot } else { Position { seq: Seq(seq.0 - 1), ..Position::START } }
+    }
+
+    fn note_bytes(&mut self, seq: Seq, bytes: u64, now: Time) {
+        self.bytes += bytes;
+        self.since_snapshot += bytes;
+        match self.marks.back_mut() {
+            Some(mark) if mark.bytes < MARK_BYTES => {
+                mark.last = seq;
+                mark.bytes += bytes;
+                mark.at = now;
+            }
+            Some(_) | None => self.marks.push_back(Mark { last: seq, bytes, at: now }),
+        }
+    }
+
+    fn keep(&mut self, kept: Kept) {
+        self.cache_bytes += kept.bytes;
+        self.cache.push_back(kept);
+        while self.cache_bytes > LOG_CACHE_BYTES && self.cache.len() > 1 {
+            if let Some(old) = self.cache.pop_front() {
+                self.cache_bytes -= old.bytes;
+            }
+        }
+    }
+
+    /// The persisted record `seq`, when it is still in memory.
+    pub fn cached(&self, seq: Seq) -> Option<&Kept> {
+        let front = self.cache.front()?.position.seq;
+        let index = seq.0.checked_sub(front.0)?;
+        self.cache.get(usize::try_from(index).ok()?)
+    }
+
+    /// How a reader's position relates to what this log persisted.
+    pub fn standing(&self, at: Position) -> Standing {
+        if at.seq.0 + 1 < self.first.0 {
+            return Standing::Gone;
+        }
+        // The first epoch after the reader's says where the reader's epoch really ended.
+        let next_epoch = self.epochs.iter().find(|mark| mark.epoch > at.epoch);
+        match next_epoch {
+            Some(mark) if at.seq >= mark.first => Standing::Beyond(mark.before),
+            None if at.seq > self.persisted.seq => Standing::Beyond(self.persisted),
+            Some(_) | None => Standing::Within,
+        }
+    }
+
+    // --- readers and retention ---
+
+    /// The actors that must have passed a record before it may go; those unheard of stand at the start.
+    pub fn expect_readers(&mut self, readers: impl Iterator<Item = LogId>) {
+        let known = core::mem::take(&mut self.readers);
+        self.readers =
+            readers.map(|reader| (reader, known.get(&reader).copied().unwrap_or(Position::START))).collect();
+    }
+
+    pub fn reader_committed(&mut self, reader: LogId, at: Position) {
+        if let Some(position) = self.readers.get_mut(&reader) {
+            *position = at;
+        }
+    }
+
+    fn passed_by_all(&self) -> Seq {
+        self.readers.values().map(|position| position.seq).min().unwrap_or(self.persisted.seq)
+    }
+
+    /// Bytes that some reader has not passed yet.
+    pub fn unread_bytes(&self) -> u64 {
+        let passed = self.passed_by_all();
+        self.marks.iter().rev().take_while(|mark| mark.last > passed).map(|mark| mark.bytes).sum()
+    }
+
+    /// Unread records alone fill the declared size: the writer blocks.
+    pub fn is_full(&self) -> bool {
+        !self.readers.is_empty() && self.unread_bytes() >= self.retention.bytes
+    }
+
+    pub fn wants_snapshot(&self) -> bool {
+        let due = self.since_snapshot >= SNAPSHOT_EVERY_BYTES.min(self.retention.bytes / 4).max(MARK_BYTES);
+        due && !self.snapshot_asked && self.open
+    }
+
+    pub fn snapshot_asked(&mut self) {
+        self.snapshot_asked = true;
+        self.since_snapshot = 0;
+    }
+
+    pub fn snapshotted(&mut self, at: Option<Position>) {
+        self.snapshot_asked = false;
+        if let Some(at) = at {
+            self.snapshot = at;
+        }
+    }
+
+    /// The first record that must stay, if older ones may go now.
+    pub fn truncatable(&mut self, now: Time) -> Option<Seq> {
+        let passed = self.passed_by_all().min(self.snapshot.seq);
+        let mut before = None;
+        while let Some(mark) = self.marks.front().copied() {
+            let old = now.since(mark.at) > self.retention.age;
+            if mark.last > passed || !(old || self.bytes > self.retention.bytes) || self.marks.len() == 1 {
+                break;
+            }
+            self.marks.pop_front();
+            self.bytes -= mark.bytes;
+            before = Some(mark.last.next());
+        }
+        if let Some(before) = before {
+            self.first = self.first.max(before);
+            while self.cache.front().is_some_and(|kept| kept.position.seq < before) {
+                if let Some(old) = self.cache.pop_front() {
+                    self.cache_bytes -= old.bytes;
+                }
+            }
+        }
+        before
+    }
+}
