@@ -8,6 +8,7 @@
 extern crate alloc;
 
 pub mod actor;
+pub mod edge;
 pub mod effect;
 pub mod event;
 pub mod id;

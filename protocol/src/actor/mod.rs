@@ -1,3 +1,11 @@
-//! Actors: one unit of a pipeline at work on one share. What they read, commit, park and emit.
+//! Actors: one unit of a pipeline at work on one share.
+//!
+//! `machine` is the actor itself, `work` one commit in the making, `fold` what its log makes it
+//! remember. None of them knows the disk, the network or the function: they return what they want
+//! done. Invariants: at most one commit under way per actor; memory changes only by a persisted
+//! commit; an event is in a commit's frontier exactly when its effects (or its parking, or its
+//! death) are in the same commit.
 
 pub mod fold;
+pub mod machine;
+pub mod work;

@@ -131,13 +131,20 @@ pub enum Refusal {
     TooMany,
 }
 
+/// How far event time has come in a log, and whether it counts for its readers' watermark.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mark {
+    pub watermark: Time,
+    pub idle: bool,
+}
+
 /// One committed record as one reader sees it: its events filtered, its position always.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Slice {
     pub position: Position,
     pub events: Vec<SliceEvent>,
-    pub watermark: Time,
-    pub idle: bool,
+    /// None: the record says nothing of time; what was known stays.
+    pub mark: Option<Mark>,
     /// Set when this is the log's last record: the log that follows it.
     pub closed: Option<LogId>,
 }

@@ -1,0 +1,377 @@
+//! An actor: one unit of a pipeline at work on one share.
+//!
+//! It takes committed slices from its upstream logs, lets its function run on a batch, and hands
+//! over one commit; it holds at most one commit at a time, so batches grow by themselves while the
+//! disk is busy. Its memory changes only when the commit is persisted.
+
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::string::{String, ToString};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use super::fold::ActorMemory;
+use super::work::{Next, Verdict, Work, backoff};
+use crate::effect::{ActorSpec, CallError, CallId, Invoked, Outcome};
+use crate::event::Placed;
+use crate::id::{EventId, LogId, Position, Seq};
+use crate::limits::{BATCH_BYTES_MAX, BATCH_EVENTS_MAX, DEAD_LETTERS_MAX, PARKED_MAX};
+use crate::log::record::{Advance, Commit};
+use crate::time::{Span, Time};
+use crate::wire::message::{EdgeId, Mark, Slice};
+
+/// Positions without events are committed with the next events, or after this long.
+const EMPTY_COMMIT_AFTER: Span = Span(500);
+
+#[derive(Debug)]
+pub struct Actor {
+    pub log: LogId,
+    pub spec: Arc<ActorSpec>,
+    pub sink: bool,
+    pub memory: ActorMemory,
+    pub upstream: BTreeMap<LogId, Upstream>,
+    phase: Phase,
+    /// Why it stands still, if it does.
+    pub trouble: Option<String>,
+    /// The upstream log that was served last: the next work begins behind it.
+    served: Option<LogId>,
+    /// Since when positions without events wait.
+    empty_since: Option<Time>,
+    failures: u32,
+    calls: u64,
+}
+
+/// One upstream log as its reader sees it.
+#[derive(Debug)]
+pub struct Upstream {
+    pub edge: EdgeId,
+    /// The unit's input for each of the log's outputs that it reads.
+    pub inputs: BTreeMap<u16, u16>,
+    queue: VecDeque<Slice>,
+    queued_events: u64,
+    /// Where the log ended when it was last heard of.
+    pub head: Seq,
+    mark: Option<Mark>,
+}
+
+impl Upstream {
+    pub fn new(edge: EdgeId, inputs: BTreeMap<u16, u16>) -> Upstream {
+        Upstream { edge, inputs, queue: VecDeque::new(), queued_events: 0, head: Seq(0), mark: None }
+    }
+
+    pub fn queued_events(&self) -> u64 {
+        self.queued_events
+    }
+
+    /// What is queued goes, and with it the credit that it held, in bytes.
+    pub fn clear(&mut self) -> u64 {
+        self.queued_events = 0;
+        self.queue.drain(..).map(|slice| slice.weight()).sum()
+    }
+}
+
+#[derive(Debug)]
+enum Phase {
+    /// The log is not open or the function not ready yet.
+    Closed,
+    Idle,
+    Calling { call: CallId, work: Work },
+    /// Repeats this work at `until`.
+    Waiting { until: Time, work: Work },
+    Committing { commit: Commit, consumed: BTreeMap<LogId, u64> },
+    /// Its commit could not be persisted: appends the same again at `until`.
+    Unwritten { until: Time, commit: Commit, consumed: BTreeMap<LogId, u64> },
+}
+
+/// What the actor wants done.
+#[derive(Debug, PartialEq)]
+pub enum Action {
+    Invoke { call: CallId, batch: Arc<Vec<Invoked>> },
+    Discard,
+    /// Append and persist this commit.
+    Commit(Commit),
+    Wake(Time),
+}
+
+impl Actor {
+    pub fn new(log: LogId, spec: Arc<ActorSpec>, sink: bool) -> Actor {
+        Actor {
+            log,
+            spec,
+            sink,
+            memory: ActorMemory::default(),
+            upstream: BTreeMap::new(),
+            phase: Phase::Closed,
+            trouble: None,
+            served: None,
+            empty_since: None,
+            failures: 0,
+            calls: 0,
+        }
+    }
+
+    pub fn is_ready(&self) -> bool {
+        !matches!(self.phase, Phase::Closed)
+    }
+
+    /// The log is open and the function ready.
+    pub fn opened(&mut self) {
+        if let Phase::Closed = self.phase {
+            self.phase = Phase::Idle;
+            self.trouble = None;
+        }
+    }
+
+    /// Committed slices arrived. The caller has checked that they follow on.
+    pub fn on_slices(&mut self, from: &LogId, slices: Vec<Slice>, head: Seq, now: Time) {
+        let Some(upstream) = self.upstream.get_mut(from) else { return };
+        upstream.head = upstream.head.max(head);
+        for slice in slices {
+            upstream.queued_events += slice.events.len() as u64;
+            upstream.queue.push_back(slice);
+        }
+        if self.empty_since.is_none() {
+            self.empty_since = Some(now);
+        }
+    }
+
+    /// Events that wait: queued here, in the call under way, or not yet sent.
+    pub fn lag(&self) -> u64 {
+        let in_work = match &self.phase {
+            Phase::Calling { work, .. } | Phase::Waiting { work, .. } => work.commit.events_in,
+            Phase::Committing { commit, .. } | Phase::Unwritten { commit, .. } => commit.events_in,
+            Phase::Closed | Phase::Idle => 0,
+        };
+        let unsent = self.upstream.iter().map(|(log, upstream)| {
+            let delivered = match upstream.queue.back() {
+                Some(slice) => slice.position.seq,
+                None => self.position_in_hand(log).seq,
+            };
+            upstream.queued_events + upstream.head.0.saturating_sub(delivered.0)
+        });
+        in_work + unsent.sum::<u64>() + self.memory.parked.len() as u64
+    }
+
+    /// Where the actor stands in a log, counting the commit that is under way.
+    fn position_in_hand(&self, log: &LogId) -> Position {
+        let frontier = match &self.phase {
+            Phase::Calling { work, .. } | Phase::Waiting { work, .. } => Some(&work.commit.frontier),
+            Phase::Committing { commit, .. } | Phase::Unwritten { commit, .. } => Some(&commit.frontier),
+            Phase::Closed | Phase::Idle => None,
+        };
+        frontier
+            .and_then(|advances| advances.iter().rev().find(|advance| &advance.log == log))
+            .map_or_else(|| self.memory.position_in(log), |advance| advance.to)
+    }
+
+    /// Does what can be done now. `room`: the log may take a commit (it is open and not full).
+    pub fn step(&mut self, now: Time, room: bool) -> Vec<Action> {
+        let mut actions = Vec::new();
+        match core::mem::replace(&mut self.phase, Phase::Closed) {
+            Phase::Idle if room => self.begin(now, &mut actions),
+            Phase::Waiting { until, work } if until <= now => {
+                let work = work.begin_anew(&self.memory.parked);
+                self.go_on(work, now, &mut actions);
+            }
+            Phase::Unwritten { until, commit, consumed } if until <= now => {
+                actions.push(Action::Commit(commit.clone()));
+                self.phase = Phase::Committing { commit, consumed };
+            }
+            Phase::Waiting { until, work } => {
+                actions.push(Action::Wake(until));
+                self.phase = Phase::Waiting { until, work };
+            }
+            Phase::Unwritten { until, commit, consumed } => {
+                actions.push(Action::Wake(until));
+                self.phase = Phase::Unwritten { until, commit, consumed };
+            }
+            other @ (Phase::Closed | Phase::Idle | Phase::Calling { .. } | Phase::Committing { .. }) => {
+                self.phase = other;
+            }
+        }
+        actions
+    }
+
+    fn begin(&mut self, now: Time, actions: &mut Vec<Action>) {
+        self.phase = Phase::Idle;
+        let mut work = Work::default();
+        let wake = self.take_parked(&mut work, now);
+        if self.memory.dead.len() >= DEAD_LETTERS_MAX {
+            self.trouble = Some(alloc::format!(
+                "{DEAD_LETTERS_MAX} dead letters are kept and no more fit; look at them with `dunlin dead-letters` and repair the stage"
+            ));
+        } else if self.memory.parked.len() >= PARKED_MAX {
+            self.trouble = Some(alloc::format!("{PARKED_MAX} events wait for another try; the stage takes no new ones until then"));
+        } else {
+            self.take_slices(&mut work, now);
+        }
+        let wake = match (wake, self.empty_wake(&work, now)) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+        if let Some(at) = wake {
+            actions.push(Action::Wake(at));
+        }
+        if work.is_empty() {
+            return;
+        }
+        work.seal();
+        self.go_on(work, now, actions);
+    }
+
+    /// The first parked event of each key, when its time has come. Returns when the next is due.
+    fn take_parked(&mut self, work: &mut Work, now: Time) -> Option<Time> {
+        let mut seen = alloc::collections::BTreeSet::new();
+        let mut wake: Option<Time> = None;
+        for parked in &self.memory.parked {
+            work.block(parked.event.key.clone());
+            if !seen.insert(parked.event.key.clone()) {
+                continue;
+            }
+            if parked.due <= now && work.events() < BATCH_EVENTS_MAX {
+                work.retry(parked);
+            } else {
+                wake = Some(wake.map_or(parked.due, |at| at.min(parked.due)));
+            }
+        }
+        wake
+    }
+
+    /// When positions without events will be committed, if only such wait.
+    fn empty_wake(&self, work: &Work, now: Time) -> Option<Time> {
+        let waits = work.is_empty() && self.upstream.values().any(|upstream| !upstream.queue.is_empty());
+        waits.then(|| self.empty_since.unwrap_or(now).after(EMPTY_COMMIT_AFTER))
+    }
+
+    /// Whole slices from the upstream logs in turn, until the batch is large enough.
+    fn take_slices(&mut self, work: &mut Work, now: Time) {
+        let events_wait = self.upstream.values().any(|upstream| upstream.queued_events > 0);
+        let overdue = self.empty_since.is_some_and(|since| now >= since.after(EMPTY_COMMIT_AFTER));
+        if !events_wait && !overdue && work.events() == 0 {
+            return;
+        }
+        let mut order: Vec<LogId> = self.upstream.keys().copied().collect();
+        if let Some(served) = self.served {
+            let turn = order.iter().position(|log| *log > served).unwrap_or(0);
+            order.rotate_left(turn);
+        }
+        let mut bytes = 0;
+        for log in order {
+            if bytes >= BATCH_BYTES_MAX || work.events() >= BATCH_EVENTS_MAX {
+                break;
+            }
+            let Some(upstream) = self.upstream.get_mut(&log) else { continue };
+            while bytes < BATCH_BYTES_MAX && work.events() < BATCH_EVENTS_MAX {
+                let Some(slice) = upstream.queue.pop_front() else { break };
+                upstream.queued_events -= slice.events.len() as u64;
+                let weight = slice.weight();
+                bytes += weight as usize;
+                upstream.mark = slice.mark.or(upstream.mark);
+                let mark = upstream.mark.unwrap_or(Mark { watermark: Time(0), idle: true });
+                let at = slice.position;
+                for event in slice.events {
+                    let Some(input) = upstream.inputs.get(&event.output).copied() else { continue };
+                    let id = EventId { log, epoch: at.epoch, seq: at.seq, index: event.index };
+                    work.take(Invoked { input, placed: Placed { id, event: event.event } });
+                }
+                work.advance(Advance { log, to: at, watermark: mark.watermark, idle: mark.idle }, weight);
+                self.served = Some(log);
+            }
+        }
+        let left = self.upstream.values().any(|upstream| !upstream.queue.is_empty());
+        self.empty_since = left.then_some(now);
+    }
+
+    fn go_on(&mut self, mut work: Work, now: Time, actions: &mut Vec<Action>) {
+        match work.next() {
+            Next::Call(batch) => {
+                self.calls += 1;
+                let call = CallId(self.calls);
+                actions.push(Action::Invoke { call, batch });
+                self.phase = Phase::Calling { call, work };
+            }
+            Next::Commit => {
+                let Work { mut commit, consumed, .. } = work;
+                self.mark_time(&mut commit);
+                commit.at = now;
+                actions.push(Action::Commit(commit.clone()));
+                self.phase = Phase::Committing { commit, consumed };
+            }
+        }
+    }
+
+    /// The smallest watermark over the upstream logs that are not idle; never back.
+    fn mark_time(&self, commit: &mut Commit) {
+        let mut frontier = self.memory.frontier.clone();
+        frontier.extend(commit.frontier.iter().map(|advance| (advance.log, *advance)));
+        let active = frontier.values().filter(|advance| !advance.idle).map(|advance| advance.watermark).min();
+        commit.watermark = active.unwrap_or(self.memory.watermark).max(self.memory.watermark);
+        commit.idle = active.is_none();
+    }
+
+    /// A call ended. Answers to calls that are no longer awaited are passed over.
+    pub fn on_returned(&mut self, id: CallId, outcome: Result<Outcome, CallError>, now: Time) -> Vec<Action> {
+        let mut actions = Vec::new();
+        match core::mem::replace(&mut self.phase, Phase::Closed) {
+            Phase::Calling { call, mut work } if call == id => match work.on_returned(outcome, self.sink, now) {
+                Verdict::GoOn => {
+                    self.failures = 0;
+                    self.trouble = None;
+                    self.go_on(work, now, &mut actions);
+                }
+                Verdict::WaitAndRepeat(why) => {
+                    self.failures = self.failures.saturating_add(1);
+                    self.trouble = Some(why);
+                    let until = now.after(backoff(self.failures));
+                    actions.push(Action::Discard);
+                    actions.push(Action::Wake(until));
+                    self.phase = Phase::Waiting { until, work };
+                }
+            },
+            other => self.phase = other,
+        }
+        actions
+    }
+
+    /// The commit stands: memory takes it, and the credit of what it consumed goes back upstream.
+    pub fn on_committed(&mut self) -> BTreeMap<LogId, u64> {
+        match core::mem::replace(&mut self.phase, Phase::Idle) {
+            Phase::Committing { commit, consumed } => {
+                self.memory.apply(&commit);
+                self.failures = 0;
+                consumed
+            }
+            other => {
+                self.phase = other;
+                BTreeMap::new()
+            }
+        }
+    }
+
+    /// The commit does not stand: the same is appended again after a while.
+    pub fn on_commit_failed(&mut self, why: &str, now: Time) -> Vec<Action> {
+        match core::mem::replace(&mut self.phase, Phase::Closed) {
+            Phase::Committing { commit, consumed } => {
+                self.failures = self.failures.saturating_add(1);
+                self.trouble = Some(why.to_string());
+                let until = now.after(backoff(self.failures));
+                self.phase = Phase::Unwritten { until, commit, consumed };
+                alloc::vec![Action::Wake(until)]
+            }
+            other => {
+                self.phase = other;
+                Vec::new()
+            }
+        }
+    }
+
+    /// The upstream log really ended at `to`, before where this actor stood: it falls back, by rule.
+    /// Only its idea of the position changes; what was computed from the lost tail stays computed.
+    pub fn fall_back(&mut self, log: &LogId, to: Position) {
+        if let Some(advance) = self.memory.frontier.get_mut(log) {
+            advance.to = to;
+        }
+        if let Some(upstream) = self.upstream.get_mut(log) {
+            upstream.head = to.seq;
+        }
+    }
+}

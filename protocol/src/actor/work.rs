@@ -1,0 +1,271 @@
+//! One commit in the making: which events it takes, which calls are still to be made, what they gave.
+//!
+//! A call that fails as a whole is undone and tried in halves until the poison event is alone; the
+//! rest of the batch goes on in the same commit.
+
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::string::{String, ToString};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use bytes::Bytes;
+
+use crate::effect::{Again, CallError, FailedEvent, Invoked, Outcome};
+use crate::event::{Event, Placed};
+use crate::id::{EventId, LogId};
+use crate::limits::{ATTEMPTS_MAX, COMMIT_BYTES_MAX, RETRY_FIRST, RETRY_LAST};
+use crate::log::record::{Advance, Commit, DeadLetter, Parked};
+use crate::time::{Span, Time};
+
+/// Events of one commit, in the order in which the function sees them.
+#[derive(Debug, Default)]
+pub struct Work {
+    pub commit: Commit,
+    /// Credit to give back per upstream log once committed, in bytes.
+    pub consumed: BTreeMap<LogId, u64>,
+    events: Vec<Invoked>,
+    /// Ranges of `events` still to be called, the next one last.
+    ranges: Vec<Range>,
+    /// Calls that failed before, for events that were parked.
+    attempts: BTreeMap<EventId, u32>,
+    /// Keys of which an event is parked: later events wait behind it.
+    blocked: BTreeSet<Bytes>,
+    accepted: usize,
+    refused: usize,
+    emitted_bytes: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Range {
+    first: usize,
+    end: usize,
+}
+
+/// What to do next for this commit.
+#[derive(Debug, PartialEq)]
+pub enum Next {
+    Call(Arc<Vec<Invoked>>),
+    /// All calls are made.
+    Commit,
+}
+
+/// How a call ended for the work.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Verdict {
+    GoOn,
+    /// The outside is not there: discard what is staged, wait, and begin this work anew.
+    WaitAndRepeat(String),
+}
+
+impl Work {
+    /// A parked event's next try: a call of its own, before everything else.
+    pub fn retry(&mut self, parked: &Parked) {
+        self.attempts.insert(parked.id, parked.attempts);
+        let first = self.events.len();
+        self.events.push(invoked(parked));
+        self.ranges.insert(0, Range { first, end: first + 1 });
+        self.commit.unparked.push(parked.id);
+    }
+
+    /// A fresh event; it parks at once when its key is blocked.
+    pub fn take(&mut self, event: Invoked) {
+        self.commit.events_in += 1;
+        if self.blocked.contains(&event.placed.event.key) {
+            self.park(&event, 0, Time(0), "waits behind an earlier event of its key");
+            return;
+        }
+        self.events.push(event);
+    }
+
+    pub fn block(&mut self, key: Bytes) {
+        self.blocked.insert(key);
+    }
+
+    /// No more events: the fresh ones become one call.
+    pub fn seal(&mut self) {
+        let retried = self.ranges.len();
+        if self.events.len() > retried {
+            self.ranges.insert(0, Range { first: retried, end: self.events.len() });
+        }
+    }
+
+    pub fn advance(&mut self, advance: Advance, weight: u64) {
+        *self.consumed.entry(advance.log).or_default() += weight;
+        match self.commit.frontier.last_mut() {
+            Some(last) if last.log == advance.log => *last = advance,
+            Some(_) | None => self.commit.frontier.push(advance),
+        }
+    }
+
+    pub fn events(&self) -> usize {
+        self.events.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.events.is_empty() && self.commit.frontier.is_empty() && self.commit.parked.is_empty()
+    }
+
+    /// The next call. Events whose key got blocked meanwhile park here instead.
+    pub fn next(&mut self) -> Next {
+        while let Some(range) = self.ranges.last().copied() {
+            let (blocked, free): (Vec<usize>, Vec<usize>) =
+                (range.first..range.end).partition(|&index| self.is_blocked(index));
+            if blocked.is_empty() {
+                let batch = self.events.get(range.first..range.end).unwrap_or_default().to_vec();
+                return Next::Call(Arc::new(batch));
+            }
+            self.ranges.pop();
+            for index in blocked {
+                if let Some(event) = self.events.get(index).cloned() {
+                    self.park(&event, 0, Time(0), "waits behind an earlier event of its key");
+                }
+            }
+            // What is left becomes a range of its own at the end of the events.
+            let first = self.events.len();
+            let rest: Vec<Invoked> = free.iter().filter_map(|&index| self.events.get(index).cloned()).collect();
+            if !rest.is_empty() {
+                self.events.extend(rest);
+                self.ranges.push(Range { first, end: self.events.len() });
+            }
+        }
+        Next::Commit
+    }
+
+    fn is_blocked(&self, index: usize) -> bool {
+        self.events.get(index).is_some_and(|event| {
+            !self.attempts.contains_key(&event.placed.id) && self.blocked.contains(&event.placed.event.key)
+        })
+    }
+
+    /// The call that `next` gave has returned.
+    pub fn on_returned(&mut self, outcome: Result<Outcome, CallError>, sink: bool, now: Time) -> Verdict {
+        let Some(range) = self.ranges.pop() else { return Verdict::GoOn };
+        match outcome {
+            Ok(outcome) if self.emitted_bytes + weight_of(&outcome) > COMMIT_BYTES_MAX => {
+                let error = CallError {
+                    stage: String::new(),
+                    reason: alloc::format!("the call gave more than {COMMIT_BYTES_MAX} bytes of output and state"),
+                    again: Again::Maybe,
+                };
+                self.on_failed(range, error, now)
+            }
+            Ok(outcome) => self.on_done(range, outcome, sink, now),
+            Err(error) => self.on_failed(range, error, now),
+        }
+    }
+
+    fn on_done(&mut self, range: Range, outcome: Outcome, sink: bool, now: Time) -> Verdict {
+        let size = range.end - range.first;
+        self.accepted += size - outcome.failed.len().min(size);
+        self.refused += outcome.failed.len();
+        // A sink that refuses everything pauses: only an event that others passed may die. Retries
+        // alone do not pause it: others were accepted in the commit that parked them.
+        let fresh = self.commit.events_in > 0;
+        if sink && fresh && self.accepted == 0 && self.refused > 0 && self.ranges.is_empty() {
+            let reason = outcome.failed.first().map_or_else(String::new, |failed| failed.reason.clone());
+            return Verdict::WaitAndRepeat(reason);
+        }
+        self.emitted_bytes += weight_of(&outcome);
+        let Outcome { emitted, changes, timers, observed, failed } = outcome;
+        self.commit.emitted.extend(emitted);
+        self.commit.state.extend(changes);
+        self.commit.timers.extend(timers);
+        self.commit.observed.extend(observed);
+        for one in failed {
+            self.on_event_failed(range.first + one.index as usize, one, now);
+        }
+        Verdict::GoOn
+    }
+
+    fn on_failed(&mut self, range: Range, error: CallError, now: Time) -> Verdict {
+        if error.again == Again::Later {
+            self.ranges.push(range);
+            return Verdict::WaitAndRepeat(error.reason);
+        }
+        if range.end - range.first > 1 {
+            let middle = range.first + (range.end - range.first) / 2;
+            self.ranges.push(Range { first: middle, end: range.end });
+            self.ranges.push(Range { first: range.first, end: middle });
+            return Verdict::GoOn;
+        }
+        let CallError { stage, reason, again } = error;
+        let failed = FailedEvent { index: 0, event: None, stage, reason, again };
+        self.on_event_failed(range.first, failed, now);
+        Verdict::GoOn
+    }
+
+    fn on_event_failed(&mut self, index: usize, failed: FailedEvent, now: Time) {
+        let Some(event) = self.events.get(index).cloned() else { return };
+        let attempts = self.attempts.get(&event.placed.id).copied().unwrap_or(0) + 1;
+        if failed.again != Again::Never && attempts < ATTEMPTS_MAX {
+            self.park(&event, attempts, now.after(backoff(attempts)), &failed.reason);
+            return;
+        }
+        self.commit.dead.push(DeadLetter {
+            id: event.placed.id,
+            input: event.input,
+            event: failed.event.unwrap_or(event.placed.event),
+            stage: failed.stage,
+            attempts,
+            reason: failed.reason,
+            at: now,
+        });
+    }
+
+    fn park(&mut self, event: &Invoked, attempts: u32, due: Time, reason: &str) {
+        self.blocked.insert(event.placed.event.key.clone());
+        self.commit.unparked.retain(|id| id != &event.placed.id);
+        self.commit.parked.push(Parked {
+            id: event.placed.id,
+            input: event.input,
+            event: event.placed.event.clone(),
+            attempts,
+            due,
+            reason: reason.to_string(),
+        });
+    }
+
+    /// Forgets what its calls gave, keeps what it takes: for `WaitAndRepeat`.
+    pub fn begin_anew(self, memory_parked: &[Parked]) -> Work {
+        let mut anew = Work { consumed: self.consumed, ..Work::default() };
+        anew.commit.frontier = self.commit.frontier;
+        for parked in memory_parked {
+            anew.block(parked.event.key.clone());
+        }
+        let mut seen = BTreeSet::new();
+        let retried: Vec<&Parked> =
+            memory_parked.iter().filter(|parked| self.attempts.contains_key(&parked.id)).collect();
+        for parked in retried {
+            seen.insert(parked.id);
+            anew.retry(parked);
+        }
+        // Fresh events in their first order; those set aside as blocked stand in `parked`.
+        let mut fresh: Vec<Invoked> = Vec::new();
+        let waiting = self.commit.parked.into_iter().map(|parked| invoked(&parked));
+        for event in self.events.into_iter().chain(waiting) {
+            if seen.insert(event.placed.id) {
+                fresh.push(event);
+            }
+        }
+        fresh.into_iter().for_each(|event| anew.take(event));
+        anew.seal();
+        anew
+    }
+}
+
+fn invoked(parked: &Parked) -> Invoked {
+    Invoked { input: parked.input, placed: Placed { id: parked.id, event: parked.event.clone() } }
+}
+
+fn weight_of(outcome: &Outcome) -> usize {
+    let emitted: usize = outcome.emitted.iter().map(|emitted| Event::weight(&emitted.event)).sum();
+    let changes: usize =
+        outcome.changes.iter().map(|change| change.key.len() + change.value.as_ref().map_or(0, Bytes::len) + 8).sum();
+    emitted + changes
+}
+
+/// How long to wait after so many failures: doubles from the first to the last.
+pub fn backoff(failures: u32) -> Span {
+    let doubled = RETRY_FIRST.0.saturating_mul(1 << failures.saturating_sub(1).min(20));
+    Span(doubled.min(RETRY_LAST.0))
+}

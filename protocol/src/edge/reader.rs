@@ -1,0 +1,189 @@
+//! The reader's side of an edge.
+
+use alloc::vec::Vec;
+
+use crate::effect::RequestId;
+use crate::id::{LogId, NodeId, Position, Seq};
+use crate::limits::{EDGE_CREDIT_BYTES, EDGE_REPEAT};
+use crate::time::{Span, Time};
+use crate::wire::message::{EdgeId, Filter, From, Message, Slice};
+
+/// Who reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Owner {
+    Actor(LogId),
+    Tap(RequestId),
+}
+
+/// A quiet edge repeats its credit this seldom.
+const QUIET_REPEAT: Span = Span(15_000);
+
+#[derive(Debug)]
+pub struct Reader {
+    pub edge: EdgeId,
+    pub log: LogId,
+    pub writer: NodeId,
+    pub owner: Owner,
+    filter: Filter,
+    from: From,
+    /// The last position that came, and the last whose effects are committed.
+    received: Position,
+    committed: Position,
+    received_bytes: u64,
+    granted: u64,
+    /// Where the log ended when last heard of.
+    pub head: Seq,
+    /// The log's end when the subscription first stood: where a tap without `follow` stops.
+    pub head_at_first: Option<Seq>,
+    live: bool,
+    said_at: Option<Time>,
+    heard_at: Time,
+}
+
+/// What an incoming batch means.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// It follows on: here is what is new.
+    Slices(Vec<Slice>),
+    /// All of it was known.
+    Known,
+    /// Something between is missing: subscribe again.
+    Gap,
+}
+
+impl Reader {
+    pub fn new(edge: EdgeId, log: LogId, writer: NodeId, owner: Owner, filter: Filter, from: From) -> Reader {
+        let received = match from {
+            From::After(position) => position,
+            From::Start | From::Now => Position::START,
+        };
+        Reader {
+            edge,
+            log,
+            writer,
+            owner,
+            filter,
+            from,
+            received,
+            committed: received,
+            received_bytes: 0,
+            granted: EDGE_CREDIT_BYTES,
+            head: Seq(0),
+            head_at_first: None,
+            live: false,
+            said_at: None,
+            heard_at: Time(0),
+        }
+    }
+
+    pub fn received(&self) -> Position {
+        self.received
+    }
+
+    pub fn is_live(&self) -> bool {
+        self.live
+    }
+
+    /// Everything up to the log's end, as last heard of, has come.
+    pub fn is_level(&self) -> bool {
+        self.live && self.received.seq >= self.head
+    }
+
+    /// The link is gone, or the writer said something that does not fit: begin again.
+    pub fn lost(&mut self) {
+        self.live = false;
+        self.said_at = None;
+    }
+
+    fn subscribe(&mut self, now: Time) -> Message {
+        self.said_at = Some(now);
+        // Credit counts from the subscription on; what is received and not yet consumed is held.
+        let held = self.received_bytes.saturating_sub(self.granted.saturating_sub(EDGE_CREDIT_BYTES));
+        self.received_bytes = held;
+        self.granted = EDGE_CREDIT_BYTES;
+        let reader = match self.owner {
+            Owner::Actor(log) => Some(log),
+            Owner::Tap(_) => None,
+        };
+        Message::Subscribe {
+            edge: self.edge,
+            log: self.log,
+            reader,
+            filter: self.filter.clone(),
+            from: self.from,
+            committed: self.committed,
+            credit: self.granted.saturating_sub(held),
+        }
+    }
+
+    /// What is to be said now, if anything. `reachable`: the writer is this node or connected.
+    pub fn beat(&mut self, now: Time, reachable: bool) -> Option<Message> {
+        if !reachable {
+            return None;
+        }
+        if !self.live {
+            let due = self.said_at.is_none_or(|at| now >= at.after(EDGE_REPEAT));
+            return due.then(|| self.subscribe(now));
+        }
+        let quiet = now.since(self.heard_at) > Span(EDGE_REPEAT.0 * 3) && self.received.seq >= self.head;
+        let every = if quiet { QUIET_REPEAT } else { EDGE_REPEAT };
+        let due = self.said_at.is_none_or(|at| now >= at.after(every));
+        due.then(|| self.credit(now))
+    }
+
+    fn credit(&mut self, now: Time) -> Message {
+        self.said_at = Some(now);
+        Message::Credit { edge: self.edge, total: self.granted, received: self.received, committed: self.committed }
+    }
+
+    pub fn on_subscribed(&mut self, at: Position, head: Seq, now: Time) {
+        self.live = true;
+        self.heard_at = now;
+        self.head = head;
+        if self.head_at_first.is_none() {
+            self.head_at_first = Some(head);
+        }
+        if !matches!(self.from, From::After(_)) {
+            self.received = at;
+            self.committed = at;
+            self.from = From::After(at);
+        }
+    }
+
+    pub fn on_batch(&mut self, after: Position, slices: Vec<Slice>, head: Seq, now: Time) -> Taken {
+        if !self.live {
+            return Taken::Known;
+        }
+        self.heard_at = now;
+        self.head = self.head.max(head);
+        let Some(last) = slices.last().map(|slice| slice.position) else { return Taken::Known };
+        if after != self.received {
+            return if last.seq <= self.received.seq { Taken::Known } else { Taken::Gap };
+        }
+        self.received = last;
+        self.from = From::After(last);
+        self.received_bytes += slices.iter().map(Slice::weight).sum::<u64>();
+        Taken::Slices(slices)
+    }
+
+    /// `bytes` of what came are done with; `committed` is where their effects stand. Returns a
+    /// message when enough is done to be worth one.
+    pub fn consumed(&mut self, bytes: u64, committed: Position, now: Time) -> Option<Message> {
+        let before = self.granted;
+        self.granted += bytes;
+        self.committed = committed;
+        let _ = before;
+        let open = self.granted.saturating_sub(self.received_bytes);
+        // Worth a message once half of the window is free again, or all that came is done.
+        (self.live && (open >= EDGE_CREDIT_BYTES / 2)).then(|| self.credit(now))
+    }
+
+    /// The writer's log ended before where this reader stood.
+    pub fn fall_back(&mut self, to: Position) {
+        self.received = to;
+        self.committed = to;
+        self.from = From::After(to);
+        self.head = to.seq;
+        self.lost();
+    }
+}

@@ -1,0 +1,155 @@
+//! The writer's side of an edge: what it has sent of a log to one reader, and what it may send.
+
+use alloc::vec::Vec;
+
+use crate::effect::ReadId;
+use crate::id::{LogId, Position, Seq, slot_of};
+use crate::log::record::Body;
+use crate::log::writer::{Kept, Log};
+use crate::wire::message::{Filter, Mark, Slice, SliceEvent};
+
+/// A batch is closed at this weight.
+const PUSH_BYTES: u64 = 256 << 10;
+/// Records looked at for one batch, with or without events for the reader.
+const PUSH_RECORDS: usize = 1024;
+
+#[derive(Debug)]
+pub struct Subscription {
+    pub log: LogId,
+    pub reader: Option<LogId>,
+    pub filter: Filter,
+    /// The last position sent.
+    sent: Position,
+    sent_bytes: u64,
+    granted: u64,
+    /// A read of older records is under way for it.
+    pub reading: Option<ReadId>,
+    /// What the reader's last `Credit` said it had received: told twice means the rest was lost.
+    last_received: Option<Position>,
+}
+
+/// What can be sent now.
+#[derive(Debug, PartialEq)]
+pub enum Push {
+    Batch { after: Position, slices: Vec<Slice> },
+    /// The next record is no longer in memory: read from here.
+    Read(Seq),
+    Nothing,
+}
+
+impl Subscription {
+    pub fn new(log: LogId, reader: Option<LogId>, filter: Filter, at: Position, credit: u64) -> Subscription {
+        Subscription {
+            log,
+            reader,
+            filter,
+            sent: at,
+            sent_bytes: 0,
+            granted: credit,
+            reading: None,
+            last_received: None,
+        }
+    }
+
+    pub fn sent(&self) -> Position {
+        self.sent
+    }
+
+    /// The reader repeats what it got and granted. True: what was sent got lost, begin at `received`.
+    pub fn on_credit(&mut self, total: u64, received: Position) -> bool {
+        let stalled = self.last_received == Some(received) && self.granted == total && self.sent != received;
+        self.granted = self.granted.max(total);
+        self.last_received = Some(received);
+        stalled
+    }
+
+    /// The next batch out of what is in memory.
+    pub fn push(&mut self, log: &Log) -> Push {
+        if self.reading.is_some() || self.sent.seq >= log.persisted().seq || self.sent_bytes >= self.granted {
+            return Push::Nothing;
+        }
+        let next = self.sent.seq.next();
+        let records = core::iter::successors(log.cached(next), |kept| log.cached(kept.position.seq.next()));
+        match self.batch_of(records) {
+            Some(push) => push,
+            None => Push::Read(next),
+        }
+    }
+
+    /// The same out of records that were read. They follow on what was sent, or are passed over.
+    pub fn push_read(&mut self, records: &[Kept]) -> Push {
+        self.reading = None;
+        let next = self.sent.seq.next();
+        let fresh = records.iter().skip_while(|kept| kept.position.seq < next);
+        match fresh.clone().next() {
+            Some(first) if first.position.seq == next => self.batch_of(fresh).unwrap_or(Push::Nothing),
+            Some(_) | None => Push::Nothing,
+        }
+    }
+
+    fn batch_of<'a>(&mut self, records: impl Iterator<Item = &'a Kept>) -> Option<Push> {
+        let after = self.sent;
+        let mut slices: Vec<Slice> = Vec::new();
+        let mut weight = 0;
+        for kept in records.take(PUSH_RECORDS) {
+            let slice = slice_of(kept, &self.filter);
+            self.sent = slice.position;
+            push_merged(&mut slices, slice);
+            weight = slices.iter().map(Slice::weight).sum::<u64>().max(weight);
+            if weight >= PUSH_BYTES || self.sent_bytes + weight >= self.granted {
+                break;
+            }
+        }
+        if slices.is_empty() {
+            return None;
+        }
+        self.sent_bytes += slices.iter().map(Slice::weight).sum::<u64>();
+        Some(Push::Batch { after, slices })
+    }
+}
+
+/// A run of records without events is one position.
+fn push_merged(slices: &mut Vec<Slice>, slice: Slice) {
+    match slices.last_mut() {
+        Some(last) if last.events.is_empty() && last.closed.is_none() && slice.events.is_empty() => {
+            let mark = slice.mark.or(last.mark);
+            *last = Slice { mark, ..slice };
+        }
+        Some(_) | None => slices.push(slice),
+    }
+}
+
+/// One record as a reader with this filter sees it.
+pub fn slice_of(kept: &Kept, filter: &Filter) -> Slice {
+    let mut slice =
+        Slice { position: kept.position, events: Vec::new(), mark: None, closed: None };
+    match &*kept.body {
+        Body::Append(append) => {
+            slice.mark = Some(Mark { watermark: append.watermark, idle: append.idle });
+            if filter.outputs.contains(&0) {
+                for (index, event) in append.events.iter().enumerate() {
+                    if takes(filter, &event.key) {
+                        slice.events.push(SliceEvent { index: index as u32, output: 0, event: event.clone() });
+                    }
+                }
+            }
+        }
+        Body::Commit(commit) => {
+            slice.mark = Some(Mark { watermark: commit.watermark, idle: commit.idle });
+            for (index, emitted) in commit.emitted.iter().enumerate() {
+                if filter.outputs.contains(&emitted.output) && takes(filter, &emitted.event.key) {
+                    let event = emitted.event.clone();
+                    slice.events.push(SliceEvent { index: index as u32, output: emitted.output, event });
+                }
+            }
+        }
+        Body::Close { successor } => slice.closed = Some(*successor),
+        Body::EpochStart(_) | Body::Inherit(_) | Body::Catalog { .. } => {}
+    }
+    slice
+}
+
+fn takes(filter: &Filter, key: &[u8]) -> bool {
+    let all = filter.slots == crate::pipeline::plan::SlotRange::ALL;
+    all || filter.slots.contains(slot_of(key))
+}
