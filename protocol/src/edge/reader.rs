@@ -29,8 +29,11 @@ pub struct Reader {
     /// The last position that came, and the last whose effects are committed.
     received: Position,
     committed: Position,
-    received_bytes: u64,
+    /// Bytes that came and are not done with; bytes granted since the subscription.
+    held: u64,
     granted: u64,
+    /// Credit granted since the last message that told of it.
+    untold: u64,
     /// Where the log ended when last heard of.
     pub head: Seq,
     /// The log's end when the subscription first stood: where a tap without `follow` stops.
@@ -66,8 +69,9 @@ impl Reader {
             from,
             received,
             committed: received,
-            received_bytes: 0,
-            granted: EDGE_CREDIT_BYTES,
+            held: 0,
+            granted: 0,
+            untold: 0,
             head: Seq(0),
             head_at_first: None,
             live: false,
@@ -97,10 +101,8 @@ impl Reader {
 
     fn subscribe(&mut self, now: Time) -> Message {
         self.said_at = Some(now);
-        // Credit counts from the subscription on; what is received and not yet consumed is held.
-        let held = self.received_bytes.saturating_sub(self.granted.saturating_sub(EDGE_CREDIT_BYTES));
-        self.received_bytes = held;
-        self.granted = EDGE_CREDIT_BYTES;
+        self.granted = EDGE_CREDIT_BYTES.saturating_sub(self.held);
+        self.untold = 0;
         let reader = match self.owner {
             Owner::Actor(log) => Some(log),
             Owner::Tap(_) => None,
@@ -112,7 +114,7 @@ impl Reader {
             filter: self.filter.clone(),
             from: self.from,
             committed: self.committed,
-            credit: self.granted.saturating_sub(held),
+            credit: self.granted,
         }
     }
 
@@ -133,6 +135,7 @@ impl Reader {
 
     fn credit(&mut self, now: Time) -> Message {
         self.said_at = Some(now);
+        self.untold = 0;
         Message::Credit { edge: self.edge, total: self.granted, received: self.received, committed: self.committed }
     }
 
@@ -162,20 +165,20 @@ impl Reader {
         }
         self.received = last;
         self.from = From::After(last);
-        self.received_bytes += slices.iter().map(Slice::weight).sum::<u64>();
+        self.held += slices.iter().map(Slice::weight).sum::<u64>();
         Taken::Slices(slices)
     }
 
     /// `bytes` of what came are done with; `committed` is where their effects stand. Returns a
     /// message when enough is done to be worth one.
     pub fn consumed(&mut self, bytes: u64, committed: Position, now: Time) -> Option<Message> {
-        let before = self.granted;
         self.granted += bytes;
+        self.untold += bytes;
+        self.held = self.held.saturating_sub(bytes);
         self.committed = committed;
-        let _ = before;
-        let open = self.granted.saturating_sub(self.received_bytes);
-        // Worth a message once half of the window is free again, or all that came is done.
-        (self.live && (open >= EDGE_CREDIT_BYTES / 2)).then(|| self.credit(now))
+        // Worth a message once a quarter of the window is free again, or all that came is done.
+        let worth = self.untold >= EDGE_CREDIT_BYTES / 4 || self.held == 0;
+        (self.live && worth).then(|| self.credit(now))
     }
 
     /// The writer's log ended before where this reader stood.

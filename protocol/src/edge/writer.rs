@@ -94,8 +94,8 @@ impl Subscription {
         for kept in records.take(PUSH_RECORDS) {
             let slice = slice_of(kept, &self.filter);
             self.sent = slice.position;
+            weight += slice.weight();
             push_merged(&mut slices, slice);
-            weight = slices.iter().map(Slice::weight).sum::<u64>().max(weight);
             if weight >= PUSH_BYTES || self.sent_bytes + weight >= self.granted {
                 break;
             }

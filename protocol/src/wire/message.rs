@@ -30,20 +30,18 @@ pub enum Message {
 
     // --- edges: reader to writer ---
     /// Replaces the edge's earlier subscription. `credit` is the total granted since.
+    /// `reader` is the log of the actor that reads; a tap has none and holds nothing back.
     Subscribe {
         edge: EdgeId,
         log: LogId,
+        reader: Option<LogId>,
         filter: Filter,
         from: From,
+        committed: Position,
         credit: u64,
     },
-    /// Repeats what the reader has received and granted in all: idempotent.
-    Credit {
-        edge: EdgeId,
-        total: u64,
-        received: Position,
-        committed: Position,
-    },
+    /// Repeats what the reader has received and granted in all since it subscribed: idempotent.
+    Credit { edge: EdgeId, total: u64, received: Position, committed: Position },
     Unsubscribe {
         edge: EdgeId,
     },
