@@ -8,4 +8,5 @@
 
 pub mod fold;
 pub mod machine;
+pub mod source;
 pub mod work;

@@ -181,6 +181,11 @@ impl Reader {
         (self.live && worth).then(|| self.credit(now))
     }
 
+    /// Bytes that came and will not be used after all.
+    pub fn release(&mut self, bytes: u64) {
+        self.held = self.held.saturating_sub(bytes);
+    }
+
     /// The writer's log ended before where this reader stood.
     pub fn fall_back(&mut self, to: Position) {
         self.received = to;

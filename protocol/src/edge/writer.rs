@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 
 use crate::effect::ReadId;
-use crate::id::{LogId, Position, Seq, slot_of};
+use crate::id::{Hash, LogId, Position, Seq, slot_of};
 use crate::log::record::Body;
 use crate::log::writer::{Kept, Log};
 use crate::wire::message::{Filter, Mark, Slice, SliceEvent};
@@ -34,6 +34,8 @@ pub enum Push {
     Batch { after: Position, slices: Vec<Slice> },
     /// The next record is no longer in memory: read from here.
     Read(Seq),
+    /// What follows here does not follow on what the reader has, and no epoch explains it.
+    Diverged,
     Nothing,
 }
 
@@ -92,6 +94,10 @@ impl Subscription {
         let mut slices: Vec<Slice> = Vec::new();
         let mut weight = 0;
         for kept in records.take(PUSH_RECORDS) {
+            let known = self.sent.hash != Hash::default();
+            if known && kept.previous != self.sent.hash {
+                return Some(Push::Diverged);
+            }
             let slice = slice_of(kept, &self.filter);
             self.sent = slice.position;
             weight += slice.weight();

@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
 use super::record::{Body, Record};
-use crate::id::{Epoch, LogId, Position, Seq};
+use crate::id::{Epoch, Hash, LogId, Position, Seq};
 use crate::limits::{LOG_CACHE_BYTES, SNAPSHOT_EVERY_BYTES};
 use crate::mesh::catalog::LogName;
 use crate::pipeline::manifest::{Durability, Retention};
@@ -18,6 +18,8 @@ use crate::time::Time;
 #[derive(Debug, Clone, PartialEq)]
 pub struct Kept {
     pub position: Position,
+    /// The hash of the record before it.
+    pub previous: Hash,
     pub body: Arc<Body>,
     pub bytes: usize,
 }
@@ -26,7 +28,12 @@ impl Kept {
     /// None: the body does not decode; whoever read it treats the log as damaged.
     pub fn of(record: &Record) -> Option<Kept> {
         let body = record.decode().ok()?;
-        Some(Kept { position: record.position(), body: Arc::new(body), bytes: record.body.len() })
+        Some(Kept {
+            position: record.position(),
+            previous: record.previous,
+            body: Arc::new(body),
+            bytes: record.body.len(),
+        })
     }
 }
 
@@ -161,7 +168,12 @@ impl Log {
     pub fn append(&mut self, epoch: Epoch, body: Body) -> Record {
         let record = Record::after(self.head, epoch, &body);
         self.head = record.position();
-        let kept = Kept { position: self.head, body: Arc::new(body), bytes: record.body.len() };
+        let kept = Kept {
+            position: self.head,
+            previous: record.previous,
+            body: Arc::new(body),
+            bytes: record.body.len(),
+        };
         self.pending_bytes += kept.bytes;
         self.pending.push_back(kept);
         record
@@ -192,19 +204,13 @@ impl Log {
     }
 
     fn note_epoch(&mut self, kept: &Kept) {
-        if let Body::EpochStart(_) = &*kept.body {
-            let before = match self.cache.back() {
-                Some(last) if last.position.seq.next() == kept.position.seq => last.position,
-                Some(_) | None => self.end_before(kept.position.seq),
-            };
-            if self.epoch() < kept.position.epoch {
-                self.epochs.push(EpochMark { epoch: kept.position.epoch, first: kept.position.seq, before });
-            }
+        let Position { epoch, seq, .. } = kept.position;
+        if let Body::EpochStart(_) = &*kept.body
+            && self.epoch() < epoch
+        {
+            let before = Position { epoch: self.epoch(), seq: Seq(seq.0 - 1), hash: kept.previous };
+            self.epochs.push(EpochMark { epoch, first: seq, before });
         }
-    }
-
-    fn end_before(&self, seq: Seq) -> Position {
-        if self.snapshot.seq.next() == seq { self.snapshot } else { Position { seq: Seq(seq.0 - 1), ..Position::START } }
     }
 
     fn note_bytes(&mut self, seq: Seq, bytes: u64, now: Time) {
