@@ -30,6 +30,8 @@ pub struct Actor {
     pub memory: ActorMemory,
     pub upstream: BTreeMap<LogId, Upstream>,
     phase: Phase,
+    /// Its function was asked for and has not answered.
+    pub hosting: bool,
     /// Why it stands still, if it does.
     pub trouble: Option<String>,
     /// The upstream log that was served last: the next work begins behind it.
@@ -101,6 +103,7 @@ impl Actor {
             memory: ActorMemory::default(),
             upstream: BTreeMap::new(),
             phase: Phase::Closed,
+            hosting: false,
             trouble: None,
             served: None,
             empty_since: None,

@@ -125,9 +125,15 @@ impl SourceLog {
         self.memory.apply(append);
     }
 
-    /// Nothing from `seq` on stands: those who wait for it are told, and what was ahead is forgotten.
-    pub fn failed(&mut self, seq: Seq) -> impl Iterator<Item = Waiting> + use<> {
+    /// Nothing from `seq` on stands: those who wait for it are told, and what was ahead of `pending`
+    /// (appends before `seq`, still on their way) is forgotten.
+    pub fn failed<'a>(
+        &mut self,
+        seq: Seq,
+        pending: impl Iterator<Item = &'a Append>,
+    ) -> impl Iterator<Item = Waiting> + use<> {
         self.ahead = self.memory.clone();
+        pending.for_each(|append| self.ahead.apply(append));
         let keep = self.waiting.iter().take_while(|waiting| waiting.seq < seq).count();
         self.waiting.split_off(keep).into_iter()
     }

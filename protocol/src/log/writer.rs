@@ -203,6 +203,11 @@ impl Log {
         dropped
     }
 
+    /// Bodies appended and not persisted, in order.
+    pub fn pending(&self) -> impl Iterator<Item = &Body> {
+        self.pending.iter().map(|kept| &*kept.body)
+    }
+
     fn note_epoch(&mut self, kept: &Kept) {
         let Position { epoch, seq, .. } = kept.position;
         if let Body::EpochStart(_) = &*kept.body

@@ -1,0 +1,343 @@
+//! Serving the readers of this node's logs, and reading the logs of others.
+
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use super::Peer;
+use crate::edge::reader::{Owner, Taken};
+use crate::edge::writer::{Push, Subscription};
+use crate::effect::{Effect, Effects, Level, ReadId};
+use crate::id::{LogId, NodeId, Position, Seq};
+use crate::limits::{READ_BYTES_MAX, SUBSCRIPTIONS_PER_PEER_MAX};
+use crate::log::record::Record;
+use crate::log::writer::{Kept, Standing};
+use crate::wire::message::{EdgeId, Filter, From, Message, Refusal, Slice};
+
+/// A `Message::Subscribe`, taken apart.
+#[derive(Debug)]
+pub(super) struct Subscribing {
+    pub edge: EdgeId,
+    pub log: LogId,
+    pub reader: Option<LogId>,
+    pub filter: Filter,
+    pub from: From,
+    pub committed: Position,
+    pub credit: u64,
+}
+
+impl Peer {
+    // --- the writer's side ---
+
+    pub(super) fn on_subscribe(&mut self, node: NodeId, request: Subscribing, effects: &mut Effects) {
+        let Subscribing { edge, log, reader, filter, from, committed, credit } = request;
+        self.unsubscribe(node, edge);
+        let held = self.subscriptions.range((node, EdgeId(0))..=(node, EdgeId(u64::MAX))).count();
+        let writer = self.logs.get_mut(&log).filter(|_| self.phase.is_open());
+        let refusal = match &writer {
+            _ if held >= SUBSCRIPTIONS_PER_PEER_MAX => Some(Refusal::TooMany),
+            None => Some(Refusal::Unknown),
+            Some(writer) if writer.damage.is_some() => Some(Refusal::Damaged),
+            Some(writer) if !writer.open => Some(Refusal::Unknown),
+            Some(_) => None,
+        };
+        let (Some(writer), None) = (writer, refusal) else {
+            let why = refusal.unwrap_or(Refusal::Unknown);
+            return self.send(node, Message::Refused { edge, why }, effects);
+        };
+        let start = Position { seq: Seq(writer.first().0 - 1), ..Position::START };
+        let at = match from {
+            From::Start => start,
+            From::Now => writer.persisted(),
+            From::After(Position::START) if writer.first() == Seq(1) => Position::START,
+            From::After(position) => match writer.standing(position) {
+                Standing::Within => position,
+                Standing::Beyond(to) => return self.send(node, Message::FallBack { edge, to }, effects),
+                Standing::Gone => {
+                    let why = Refusal::Gone { first: writer.first() };
+                    return self.send(node, Message::Refused { edge, why }, effects);
+                }
+            },
+        };
+        if let Some(reader) = reader {
+            writer.reader_committed(reader, committed);
+        }
+        let head = writer.persisted().seq;
+        self.subscriptions.insert((node, edge), Subscription::new(log, reader, filter, at, credit));
+        self.subscribers.entry(log).or_default().insert((node, edge));
+        self.send(node, Message::Subscribed { edge, at, head }, effects);
+        self.restless_logs.insert(log);
+    }
+
+    pub(super) fn on_credit(
+        &mut self,
+        node: NodeId,
+        edge: EdgeId,
+        total: u64,
+        received: Position,
+        committed: Position,
+        effects: &mut Effects,
+    ) {
+        let Some(subscription) = self.subscriptions.get_mut(&(node, edge)) else {
+            return self.send(node, Message::Refused { edge, why: Refusal::Unknown }, effects);
+        };
+        let log = subscription.log;
+        let stalled = subscription.on_credit(total, received);
+        let reader = subscription.reader;
+        if stalled {
+            // What was sent got lost on the way: the reader subscribes again from what it has.
+            self.unsubscribe(node, edge);
+            return self.send(node, Message::Refused { edge, why: Refusal::Unknown }, effects);
+        }
+        if let (Some(reader), Some(writer)) = (reader, self.logs.get_mut(&log)) {
+            let was_full = writer.is_full();
+            writer.reader_committed(reader, committed);
+            if was_full && !writer.is_full() {
+                self.restless_actors.insert(log);
+            }
+        }
+        self.restless_logs.insert(log);
+    }
+
+    pub(super) fn unsubscribe(&mut self, node: NodeId, edge: EdgeId) {
+        if let Some(subscription) = self.subscriptions.remove(&(node, edge))
+            && let Some(subscribers) = self.subscribers.get_mut(&subscription.log)
+        {
+            subscribers.remove(&(node, edge));
+            if subscribers.is_empty() {
+                self.subscribers.remove(&subscription.log);
+            }
+        }
+    }
+
+    pub(super) fn drop_subscriptions_of(&mut self, node: NodeId) {
+        let edges: Vec<EdgeId> = self
+            .subscriptions
+            .range((node, EdgeId(0))..=(node, EdgeId(u64::MAX)))
+            .map(|((_, edge), _)| *edge)
+            .collect();
+        edges.into_iter().for_each(|edge| self.unsubscribe(node, edge));
+    }
+
+    /// Sends every reader of this log what it may have.
+    pub(super) fn serve_readers(&mut self, log: LogId, effects: &mut Effects) {
+        let Some(subscribers) = self.subscribers.get(&log) else { return };
+        let subscribers: Vec<(NodeId, EdgeId)> = subscribers.iter().copied().collect();
+        for (node, edge) in subscribers {
+            loop {
+                let Some(writer) = self.logs.get(&log) else { return };
+                let head = writer.persisted().seq;
+                let Some(subscription) = self.subscriptions.get_mut(&(node, edge)) else { break };
+                let push = subscription.push(writer);
+                if !self.carry_out(log, (node, edge), push, head, effects) {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// True: there may be more to push.
+    fn carry_out(
+        &mut self,
+        log: LogId,
+        to: (NodeId, EdgeId),
+        push: Push,
+        head: Seq,
+        effects: &mut Effects,
+    ) -> bool {
+        let (node, edge) = to;
+        match push {
+            Push::Batch { after, slices } => {
+                self.send(node, Message::Batch { edge, after, slices, head }, effects);
+                true
+            }
+            Push::Read(from) => {
+                let read = ReadId(self.fresh());
+                self.reads.insert(read, to);
+                if let Some(subscription) = self.subscriptions.get_mut(&to) {
+                    subscription.reading = Some(read);
+                }
+                effects.push(Effect::Read { log, read, from, bytes_max: READ_BYTES_MAX });
+                false
+            }
+            Push::Diverged => {
+                self.unsubscribe(node, edge);
+                self.send(node, Message::Refused { edge, why: Refusal::Diverged }, effects);
+                false
+            }
+            Push::Nothing => false,
+        }
+    }
+
+    pub(super) fn on_read(
+        &mut self,
+        log: LogId,
+        read: ReadId,
+        outcome: Result<Vec<Record>, String>,
+        effects: &mut Effects,
+    ) {
+        let Some(to) = self.reads.remove(&read) else { return };
+        let Some(subscription) = self.subscriptions.get_mut(&to) else { return };
+        if subscription.reading != Some(read) {
+            return;
+        }
+        subscription.reading = None;
+        let records: Result<Vec<Kept>, String> = outcome.and_then(|records| {
+            let kept = |record: &Record| {
+                Kept::of(record).ok_or_else(|| format!("record {} does not decode", record.seq.0))
+            };
+            records.iter().map(kept).collect()
+        });
+        let (node, edge) = to;
+        match records {
+            Ok(records) => {
+                let push = subscription.push_read(&records);
+                let head = self.logs.get(&log).map_or(Seq(0), |writer| writer.persisted().seq);
+                // What was read beyond the credit is read again once there is more of it.
+                if self.carry_out(log, to, push, head, effects) {
+                    self.restless_logs.insert(log);
+                }
+            }
+            Err(why) => {
+                self.report(Level::Error, "log_unreadable", format!("log {log}: {why}"), effects);
+                self.unsubscribe(node, edge);
+                self.send(node, Message::Refused { edge, why: Refusal::Damaged }, effects);
+            }
+        }
+    }
+
+    // --- the reader's side ---
+
+    /// Says again whatever has no answer yet.
+    pub(super) fn repeat_edges(&mut self, effects: &mut Effects) {
+        let edges: Vec<EdgeId> = self.readers.keys().copied().collect();
+        for edge in edges {
+            self.speak(edge, effects);
+        }
+    }
+
+    pub(super) fn speak(&mut self, edge: EdgeId, effects: &mut Effects) {
+        let Some(reader) = self.readers.get_mut(&edge) else { return };
+        let writer = reader.writer;
+        let reachable = writer == self.me || self.connected.contains(&writer);
+        if let Some(message) = reader.beat(self.now, reachable) {
+            self.send(writer, message, effects);
+        }
+    }
+
+    fn reader_from(&mut self, node: NodeId, edge: EdgeId) -> Option<&mut crate::edge::reader::Reader> {
+        self.readers.get_mut(&edge).filter(|reader| reader.writer == node)
+    }
+
+    pub(super) fn on_subscribed(
+        &mut self,
+        node: NodeId,
+        edge: EdgeId,
+        at: Position,
+        head: Seq,
+        effects: &mut Effects,
+    ) {
+        let now = self.now;
+        let Some(reader) = self.reader_from(node, edge) else { return };
+        reader.on_subscribed(at, head, now);
+        let (owner, log) = (reader.owner, reader.log);
+        match owner {
+            Owner::Actor(actor) => {
+                if let Some(upstream) = self.actors.get_mut(&actor).and_then(|actor| actor.upstream.get_mut(&log)) {
+                    upstream.head = head;
+                }
+            }
+            Owner::Tap(tap) => self.on_tap_level(tap, effects),
+        }
+    }
+
+    pub(super) fn on_batch(
+        &mut self,
+        node: NodeId,
+        edge: EdgeId,
+        after: Position,
+        slices: Vec<Slice>,
+        head: Seq,
+        effects: &mut Effects,
+    ) {
+        let now = self.now;
+        let Some(reader) = self.reader_from(node, edge) else {
+            return self.send(node, Message::Unsubscribe { edge }, effects);
+        };
+        match reader.on_batch(after, slices, head, now) {
+            Taken::Known => {}
+            Taken::Gap => {
+                reader.lost();
+                self.speak(edge, effects);
+            }
+            Taken::Slices(slices) => {
+                let (owner, log) = (reader.owner, reader.log);
+                match owner {
+                    Owner::Actor(actor) => {
+                        if let Some(machine) = self.actors.get_mut(&actor) {
+                            machine.on_slices(&log, slices, head, now);
+                        }
+                        self.restless_actors.insert(actor);
+                    }
+                    Owner::Tap(tap) => self.on_tap_slices(tap, edge, log, slices, effects),
+                }
+            }
+        }
+    }
+
+    pub(super) fn on_fall_back(&mut self, node: NodeId, edge: EdgeId, to: Position, effects: &mut Effects) {
+        let Some(reader) = self.reader_from(node, edge) else { return };
+        let (owner, log, was) = (reader.owner, reader.log, reader.received());
+        reader.fall_back(to);
+        if let Owner::Actor(actor) = owner
+            && let Some(machine) = self.actors.get_mut(&actor)
+        {
+            machine.fall_back(&log, to);
+            let freed = machine.upstream.get_mut(&log).map_or(0, crate::actor::machine::Upstream::clear);
+            if let Some(reader) = self.readers.get_mut(&edge) {
+                reader.release(freed);
+            }
+        }
+        let detail = format!(
+            "log {log} lost its tail behind record {} (a reader had {}): what was computed from it may count again",
+            to.seq.0, was.seq.0
+        );
+        self.report(Level::Warn, "tail_lost", detail, effects);
+        self.speak(edge, effects);
+    }
+
+    pub(super) fn on_refused(&mut self, node: NodeId, edge: EdgeId, why: Refusal, effects: &mut Effects) {
+        let Some(reader) = self.reader_from(node, edge) else { return };
+        let was_live = reader.is_live();
+        let (log, owner) = (reader.log, reader.owner);
+        match why {
+            // Not there yet, or what was sent got lost: the next beat asks again, at once if it stood.
+            Refusal::Unknown => {
+                if was_live {
+                    reader.lost();
+                    self.speak(edge, effects);
+                }
+            }
+            Refusal::TooMany => {}
+            Refusal::Gone { .. } | Refusal::Diverged | Refusal::Damaged => {
+                let what = match why {
+                    Refusal::Gone { first } => format!("its records before {} are no longer kept", first.0),
+                    Refusal::Diverged => String::from("its records differ from what was read before, and no epoch explains it"),
+                    Refusal::Damaged | Refusal::Unknown | Refusal::TooMany => String::from("it is damaged on the disk there"),
+                };
+                let detail = format!("log {log} of node {node} cannot be read on: {what}");
+                if let Owner::Actor(actor) = owner
+                    && let Some(machine) = self.actors.get_mut(&actor)
+                {
+                    let first_time = machine.trouble.as_ref() != Some(&detail);
+                    machine.trouble = Some(detail.clone());
+                    if first_time {
+                        self.report(Level::Error, "edge_stopped", detail, effects);
+                    }
+                } else if let Owner::Tap(tap) = owner {
+                    self.fail_tap(tap, detail, effects);
+                }
+            }
+        }
+    }
+}

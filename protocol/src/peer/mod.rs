@@ -1,0 +1,311 @@
+//! `Peer`: one whole node as one machine. This file only routes: every input goes to the room that
+//! knows it, then the node settles (messages to itself, actors that can step, readers to be served)
+//! until nothing is left to do.
+//!
+//! | file | what the node does there |
+//! | --- | --- |
+//! | `start` | recovery, beginning, the beat |
+//! | `facts` | members, the catalog, which logs live here |
+//! | `logs` | appending, persisting, retention |
+//! | `edges` | serving readers, reading upstream logs |
+//! | `actors` | functions, commits, retries |
+//! | `publish` | events entering |
+//! | `taps` | clients that follow a stream |
+//! | `questions` | clients' questions, gathered from other nodes |
+//! | `deploy` | new revisions and removals |
+//! | `wiring` | what the catalog makes of it: logs, streams, shares |
+//!
+//! Invariants: nothing is answered, served or applied before `Persisted`; the wiring of pipelines
+//! is here and nowhere else; what is repeated does no harm.
+
+mod actors;
+mod deploy;
+mod edges;
+mod facts;
+mod logs;
+mod publish;
+mod questions;
+mod start;
+mod taps;
+mod wiring;
+
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use ed25519_dalek::SigningKey;
+
+use crate::actor::machine::Actor;
+use crate::actor::source::{Asker, SourceLog};
+use crate::edge::reader::Reader;
+use crate::edge::writer::Subscription;
+use crate::effect::{Effect, Effects, Input, Level, LookId, ReadId, Report, RequestId};
+use crate::id::{Digest, LogId, Name, NodeId};
+use crate::log::record::Record;
+use crate::log::writer::Log;
+use crate::mesh::catalog::{Catalog, NodeFacts};
+use crate::mesh::membership::Membership;
+use crate::rpc::{Fault, FaultKind, Publish, Reply, Response};
+use crate::time::Time;
+use crate::wire::message::{AskId, EdgeId, Message};
+
+/// Who this node is. The same configuration and the same inputs give the same effects.
+#[derive(Debug, Clone)]
+pub struct PeerConfig {
+    /// The node's key; its public half is the node's id.
+    pub key: SigningKey,
+    /// Larger at every start of this node (its wall clock at start will do): SWIM tells lives apart.
+    pub generation: u64,
+    /// Randomness for everything that wants some.
+    pub seed: u64,
+    pub facts: NodeFacts,
+    /// The mesh's name: its public key as text.
+    pub mesh: String,
+}
+
+pub struct Peer {
+    me: NodeId,
+    now: Time,
+    started_at: Time,
+    phase: start::Phase,
+    mesh: String,
+    own_facts: NodeFacts,
+    catalog: Catalog,
+    /// Catalog records on their way to disk, in order, by node; re-persisted after a failure.
+    catalog_unwritten: BTreeMap<NodeId, VecDeque<Record>>,
+    catalog_logs: BTreeMap<LogId, NodeId>,
+    /// Catalog logs whose last persist failed.
+    catalog_failed: BTreeSet<NodeId>,
+    /// Peers that gave catalog records and may have more: they are told our heads.
+    tell_back: BTreeSet<NodeId>,
+    membership: Membership,
+    connected: BTreeSet<NodeId>,
+    modules: BTreeSet<Digest>,
+    modules_asked: BTreeMap<Digest, Time>,
+    wiring: wiring::Wiring,
+    /// The catalog's version that `wiring` was made from.
+    wired: Option<u64>,
+    recovering: BTreeMap<LogId, start::Recovering>,
+    logs: BTreeMap<LogId, Log>,
+    actors: BTreeMap<LogId, Actor>,
+    sources: BTreeMap<LogId, SourceLog>,
+    readers: BTreeMap<EdgeId, Reader>,
+    subscriptions: BTreeMap<(NodeId, EdgeId), Subscription>,
+    subscribers: BTreeMap<LogId, BTreeSet<(NodeId, EdgeId)>>,
+    reads: BTreeMap<ReadId, (NodeId, EdgeId)>,
+    taps: BTreeMap<RequestId, taps::Tap>,
+    gathers: BTreeMap<u64, questions::Gather>,
+    asks: BTreeMap<AskId, questions::Asked>,
+    looks: BTreeMap<LookId, Asker>,
+    deploys: BTreeMap<u64, deploy::Deploying>,
+    /// Modules that another node waits for.
+    module_wants: Vec<deploy::Wanted>,
+    /// Publish requests that wait for their source log to open.
+    unopened: VecDeque<(Asker, Publish)>,
+    opening: BTreeSet<(Name, Name)>,
+    /// Messages to this node itself.
+    own: VecDeque<Message>,
+    restless_actors: BTreeSet<LogId>,
+    restless_logs: BTreeSet<LogId>,
+    next: u64,
+    measured: (u64, u64),
+    troubles: BTreeMap<String, String>,
+}
+
+impl core::fmt::Debug for Peer {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Peer").field("me", &self.me).field("logs", &self.logs.len()).finish_non_exhaustive()
+    }
+}
+
+impl Peer {
+    pub fn new(config: PeerConfig) -> Peer {
+        let me = NodeId(config.key.verifying_key().to_bytes());
+        Peer {
+            me,
+            now: Time(0),
+            started_at: Time(0),
+            phase: start::Phase::Recovering,
+            mesh: config.mesh,
+            own_facts: config.facts,
+            catalog: Catalog::new(me, config.key),
+            catalog_unwritten: BTreeMap::new(),
+            catalog_logs: BTreeMap::new(),
+            catalog_failed: BTreeSet::new(),
+            tell_back: BTreeSet::new(),
+            membership: Membership::new(me, config.generation, config.seed),
+            connected: BTreeSet::new(),
+            modules: BTreeSet::new(),
+            modules_asked: BTreeMap::new(),
+            wiring: wiring::Wiring::default(),
+            wired: None,
+            recovering: BTreeMap::new(),
+            logs: BTreeMap::new(),
+            actors: BTreeMap::new(),
+            sources: BTreeMap::new(),
+            readers: BTreeMap::new(),
+            subscriptions: BTreeMap::new(),
+            subscribers: BTreeMap::new(),
+            reads: BTreeMap::new(),
+            taps: BTreeMap::new(),
+            gathers: BTreeMap::new(),
+            asks: BTreeMap::new(),
+            looks: BTreeMap::new(),
+            deploys: BTreeMap::new(),
+            module_wants: Vec::new(),
+            unopened: VecDeque::new(),
+            opening: BTreeSet::new(),
+            own: VecDeque::new(),
+            restless_actors: BTreeSet::new(),
+            restless_logs: BTreeSet::new(),
+            next: 0,
+            measured: (0, 0),
+            troubles: BTreeMap::new(),
+        }
+    }
+
+    pub fn me(&self) -> NodeId {
+        self.me
+    }
+
+    pub fn catalog(&self) -> &Catalog {
+        &self.catalog
+    }
+
+    /// Takes one input; appends what the node wants done. Never fails, never waits.
+    pub fn handle(&mut self, now: Time, input: Input, effects: &mut Effects) {
+        self.now = now;
+        match input {
+            Input::Recovered(found) => self.on_recovered(found),
+            Input::Replay { log, records } => self.on_replay(log, records, effects),
+            Input::Start => self.on_start(effects),
+            Input::Connected { node } => self.on_connected(node, effects),
+            Input::Disconnected { node } => self.on_disconnected(node, effects),
+            Input::Message { from, message } => self.on_message(from, message, effects),
+            Input::Request { id, request } => self.on_request(id, request, effects),
+            Input::TapCredit { id, bytes } => self.on_tap_credit(id, bytes, effects),
+            Input::Cancelled { id } => self.on_cancelled(id, effects),
+            Input::Persisted { log, seq } => self.on_persisted(log, seq, effects),
+            Input::PersistFailed { log, seq, full, why } => self.on_persist_failed(log, seq, full, &why, effects),
+            Input::Read { log, read, outcome } => self.on_read(log, read, outcome, effects),
+            Input::Snapshotted { log, at, outcome } => self.on_snapshotted(log, at, outcome, effects),
+            Input::Hosted { actor, outcome } => self.on_hosted(actor, outcome, effects),
+            Input::Returned { actor, call, outcome } => self.on_returned(actor, call, outcome, effects),
+            Input::ModuleHeld { digest } => self.on_module_held(digest, effects),
+            Input::ModuleMissing { digest, why } => self.on_module_missing(digest, &why, effects),
+            Input::LookedUp { look, entries } => self.on_looked_up(look, entries, effects),
+            Input::Timer(timer) => self.on_timer(timer, effects),
+            Input::Measured { rss_bytes, disk_bytes } => self.measured = (rss_bytes, disk_bytes),
+        }
+        self.settle(effects);
+    }
+
+    /// Lets everything come to rest that can: it ends because every step consumes something.
+    fn settle(&mut self, effects: &mut Effects) {
+        if !self.phase.is_running() {
+            return;
+        }
+        self.rewire(effects);
+        loop {
+            if let Some(message) = self.own.pop_front() {
+                self.on_message(self.me, message, effects);
+            } else if let Some(log) = self.restless_actors.pop_first() {
+                self.step_actor(log, effects);
+            } else if let Some(log) = self.restless_logs.pop_first() {
+                self.serve_readers(log, effects);
+            } else {
+                return;
+            }
+            self.rewire(effects);
+        }
+    }
+
+    fn on_message(&mut self, from: NodeId, message: Message, effects: &mut Effects) {
+        match message {
+            Message::Swim(datagram) => self.on_swim(from, &datagram, effects),
+            Message::CatalogHeads(heads) => self.on_catalog_heads(from, &heads, effects),
+            Message::CatalogRecords { node, records } => self.on_catalog_records(from, node, records, effects),
+            Message::Subscribe { edge, log, reader, filter, from: at, committed, credit } => {
+                let request = edges::Subscribing { edge, log, reader, filter, from: at, committed, credit };
+                self.on_subscribe(from, request, effects);
+            }
+            Message::Credit { edge, total, received, committed } => {
+                self.on_credit(from, edge, total, received, committed, effects);
+            }
+            Message::Unsubscribe { edge } => self.unsubscribe(from, edge),
+            Message::Subscribed { edge, at, head } => self.on_subscribed(from, edge, at, head, effects),
+            Message::Batch { edge, after, slices, head } => self.on_batch(from, edge, after, slices, head, effects),
+            Message::FallBack { edge, to } => self.on_fall_back(from, edge, to, effects),
+            Message::Refused { edge, why } => self.on_refused(from, edge, why, effects),
+            Message::Ask { ask, question } => self.on_ask(from, ask, question, effects),
+            Message::Answer { ask, reply } => self.on_reply(from, ask, reply, effects),
+            Message::WantModules { ask, digests } => self.on_want_modules(from, ask, digests, effects),
+            Message::Modules { ask, missing } => self.on_modules(from, ask, missing, effects),
+        }
+    }
+
+    // --- what every room uses ---
+
+    fn send(&mut self, to: NodeId, message: Message, effects: &mut Effects) {
+        if to == self.me {
+            self.own.push_back(message);
+        } else if self.connected.contains(&to) {
+            effects.push(Effect::Send { to, message });
+        }
+    }
+
+    fn reachable(&self, node: NodeId) -> bool {
+        node == self.me || self.connected.contains(&node)
+    }
+
+    fn fresh(&mut self) -> u64 {
+        self.next += 1;
+        self.next
+    }
+
+    fn answer(&mut self, asker: Asker, response: Response, effects: &mut Effects) {
+        match asker {
+            Asker::Client(id) => effects.push(Effect::Answer { id, response, last: true }),
+            Asker::Node(node, ask) => {
+                let reply = match response {
+                    Response::Published { log, acknowledged, last, position } => {
+                        Reply::Published { log, acknowledged, last, position }
+                    }
+                    Response::State(entries) => Reply::State(entries),
+                    Response::DeadLetters(letters) => Reply::DeadLetters(letters),
+                    Response::Failed(fault) => Reply::Failed(fault),
+                    Response::Status(_)
+                    | Response::Nodes(_)
+                    | Response::Pipelines(_)
+                    | Response::Shown(_)
+                    | Response::Deployed { .. }
+                    | Response::Removed { .. }
+                    | Response::Events { .. } => Reply::Failed(Fault {
+                        kind: FaultKind::Invalid,
+                        detail: "a node asked for what only clients are answered".into(),
+                    }),
+                };
+                self.send(node, Message::Answer { ask, reply }, effects);
+            }
+        }
+    }
+
+    fn fail(&mut self, asker: Asker, kind: FaultKind, detail: impl Into<String>, effects: &mut Effects) {
+        self.answer(asker, Response::Failed(Fault { kind, detail: detail.into() }), effects);
+    }
+
+    fn report(&self, level: Level, what: &'static str, detail: impl Into<String>, effects: &mut Effects) {
+        effects.push(Effect::Report(Report { level, what, detail: detail.into() }));
+    }
+}
+
+/// Shares an `Arc` of what is the same for many.
+fn shared<T>(value: T) -> Arc<T> {
+    Arc::new(value)
+}
+
+/// Unique in their order.
+fn distinct<T: Ord>(items: impl IntoIterator<Item = T>) -> Vec<T> {
+    items.into_iter().collect::<BTreeSet<T>>().into_iter().collect()
+}

@@ -1,0 +1,202 @@
+//! Events entering: publish requests become appends to this node's source logs.
+
+use alloc::format;
+use alloc::string::ToString;
+use alloc::vec::Vec;
+
+use super::{Peer, shared};
+use crate::actor::source::{Asker, Taken, Waiting};
+use crate::effect::{Effect, Effects, SourceStream};
+use crate::id::{LogId, Name, Seq};
+use crate::limits::{PUBLISH_BYTES_MAX, PUBLISH_EVENTS_MAX, REQUESTS_MAX, UNPERSISTED_BYTES_MAX};
+use crate::log::record::Body;
+use crate::mesh::catalog::{CatalogEntry, LogName};
+use crate::pipeline::manifest::Connector;
+use crate::pipeline::plan::{Role, UnitId};
+use crate::rpc::{FaultKind, Publish, Question, Response};
+
+/// What a client is told to wait when a bound is reached.
+const BUSY_MS: u64 = 50;
+/// And when a whole log is full of unread records.
+const FULL_MS: u64 = 1000;
+
+impl Peer {
+    pub(super) fn publish(&mut self, asker: Asker, publish: Publish, effects: &mut Effects) {
+        let bytes: usize = publish.events.iter().map(|event| event.weight()).sum();
+        if bytes > PUBLISH_BYTES_MAX || publish.events.len() > PUBLISH_EVENTS_MAX {
+            let why = format!(
+                "a request may carry {PUBLISH_EVENTS_MAX} events and {PUBLISH_BYTES_MAX} bytes, this one has {} and {bytes}; send smaller ones",
+                publish.events.len()
+            );
+            return self.fail(asker, FaultKind::Invalid, why, effects);
+        }
+        if let Some(log) = publish.log
+            && !self.sources.contains_key(&log)
+        {
+            return self.forward_publish(asker, log, publish, effects);
+        }
+        let known = self.wiring.manifest(&publish.pipeline).map(|manifest| manifest.sources.contains_key(&publish.source));
+        match known {
+            None => {
+                let why = format!("there is no pipeline '{}' in this mesh; deploy it first, or see `dunlin pipelines`", publish.pipeline);
+                return self.fail(asker, FaultKind::Unknown, why, effects);
+            }
+            Some(false) => {
+                let why = format!("pipeline '{}' has no source '{}'; see `dunlin show {}`", publish.pipeline, publish.source, publish.pipeline);
+                return self.fail(asker, FaultKind::Unknown, why, effects);
+            }
+            Some(true) => {}
+        }
+        match self.own_source_log(&publish.pipeline, &publish.source) {
+            Some(log) if self.logs.get(&log).is_some_and(|writer| writer.open) => {
+                self.take(log, asker, publish, effects);
+            }
+            Some(_) | None => self.wait_for_opening(asker, publish, effects),
+        }
+    }
+
+    /// This node's source log for a stream, if it is born.
+    fn own_source_log(&self, pipeline: &Name, source: &Name) -> Option<LogId> {
+        self.wiring.assignment().source_log(&self.me, pipeline, source).map(|assigned| assigned.id)
+    }
+
+    fn take(&mut self, log: LogId, asker: Asker, publish: Publish, effects: &mut Effects) {
+        let (Some(writer), Some(source)) = (self.logs.get(&log), self.sources.get(&log)) else { return };
+        if writer.is_full() {
+            let why = format!(
+                "readers of '{}/{}' are behind by the {} bytes that its retention allows; publishing goes on when they catch up",
+                publish.pipeline, publish.source, writer.retention.bytes
+            );
+            return self.fail(asker, FaultKind::Busy { retry_after_ms: FULL_MS }, why, effects);
+        }
+        if writer.pending_bytes() >= UNPERSISTED_BYTES_MAX {
+            let why = "the disk is behind; try again in a moment";
+            return self.fail(asker, FaultKind::Busy { retry_after_ms: BUSY_MS }, why, effects);
+        }
+        let head = writer.head().seq;
+        let (persisted, position) = (writer.persisted().seq, writer.persisted());
+        match source.take(publish, self.now) {
+            Taken::Refused(fault) => self.answer(asker, Response::Failed(fault), effects),
+            Taken::Known { last } if head == persisted => {
+                self.answer(asker, Response::Published { log, acknowledged: 0, last, position }, effects);
+            }
+            Taken::Known { last } => self.wait(log, Waiting { asker, seq: head, acknowledged: 0, last }),
+            Taken::Append { append, acknowledged, last } => {
+                self.append_to_source(log, append, effects);
+                self.wait(log, Waiting { asker, seq: head.next(), acknowledged, last });
+                self.restless_actors.insert(log);
+            }
+        }
+    }
+
+    fn wait(&mut self, log: LogId, waiting: Waiting) {
+        if let Some(source) = self.sources.get_mut(&log) {
+            source.await_seq(waiting);
+        }
+    }
+
+    /// The source log's first use on this node: a fact of the catalog bears it.
+    fn wait_for_opening(&mut self, asker: Asker, publish: Publish, effects: &mut Effects) {
+        if self.unopened.len() >= REQUESTS_MAX {
+            let why = "this node is opening its logs and holds as many requests as it can; try again in a moment";
+            return self.fail(asker, FaultKind::Busy { retry_after_ms: 200 }, why, effects);
+        }
+        self.open_source(publish.pipeline.clone(), publish.source.clone(), effects);
+        self.unopened.push_back((asker, publish));
+    }
+
+    /// Bears this node's source log for a stream, unless it is born or about to be.
+    pub(super) fn open_source(&mut self, pipeline: Name, source: Name, effects: &mut Effects) {
+        let key = (pipeline, source);
+        if self.own_source_log(&key.0, &key.1).is_some() || self.opening.contains(&key) || !self.may_write_catalog() {
+            return;
+        }
+        let unit = UnitId { role: Role::Source, name: key.1.clone() };
+        let Some(born) = self.catalog.facts().pipelines().get(&key.0).map(|current| current.birth(&unit)) else {
+            return;
+        };
+        let entry = CatalogEntry::SourceOpened { pipeline: key.0.clone(), source: key.1.clone(), born };
+        self.opening.insert(key);
+        self.append_fact(entry, effects);
+    }
+
+    /// Source logs that opened take what waited for them; the rest asks again.
+    pub(super) fn retry_unopened(&mut self, effects: &mut Effects) {
+        for (asker, publish) in core::mem::take(&mut self.unopened) {
+            let asked_at = asker;
+            self.publish(asked_at, publish, effects);
+        }
+    }
+
+    /// A source log may be written: what waited goes in, a connector starts.
+    pub(super) fn source_opened(&mut self, log: LogId, effects: &mut Effects) {
+        self.retry_unopened(effects);
+        self.start_connector(log, effects);
+        self.restless_actors.insert(log);
+    }
+
+    pub(super) fn start_connector(&mut self, log: LogId, effects: &mut Effects) {
+        let Some(source) = self.sources.get_mut(&log) else { return };
+        if source.connected || source.stream.connector == Connector::Publish {
+            return;
+        }
+        source.connected = true;
+        let next = source.next_of("connector");
+        effects.push(Effect::StartConnector { log, stream: source.stream.clone(), next });
+    }
+
+    pub(super) fn answer_publishers(&mut self, log: LogId, seq: Seq, effects: &mut Effects) {
+        let Some(source) = self.sources.get_mut(&log) else { return };
+        let due: Vec<Waiting> = source.due(seq).collect();
+        let Some(position) = self.logs.get(&log).map(|writer| writer.persisted()) else { return };
+        for Waiting { asker, acknowledged, last, .. } in due {
+            self.answer(asker, Response::Published { log, acknowledged, last, position }, effects);
+        }
+    }
+
+    pub(super) fn fail_publishers(&mut self, log: LogId, seq: Seq, full: bool, why: &str, effects: &mut Effects) {
+        let (Some(source), Some(writer)) = (self.sources.get_mut(&log), self.logs.get(&log)) else { return };
+        let pending = writer.pending().filter_map(|body| match body {
+            Body::Append(append) => Some(append),
+            Body::EpochStart(_) | Body::Commit(_) | Body::Close { .. } | Body::Inherit(_) | Body::Catalog { .. } => None,
+        });
+        let failed: Vec<Waiting> = source.failed(seq, pending).collect();
+        for Waiting { asker, .. } in failed {
+            let what = match full {
+                true => format!("the disk of node {} is full and nothing of this request was kept; make space there and send it again", self.me),
+                false => format!("the disk of node {} failed ({why}) and nothing of this request was kept; send it again once it is repaired", self.me),
+            };
+            self.fail(asker, FaultKind::Storage, what, effects);
+        }
+    }
+
+    /// The request names a log of another node: it goes there, or is refused while that node is away.
+    fn forward_publish(&mut self, asker: Asker, log: LogId, publish: Publish, effects: &mut Effects) {
+        let Some(writer) = self.wiring.writer_of(&log) else {
+            let why = format!("log {log} is not known in this mesh; leave the log's name out to write to this node's own");
+            return self.fail(asker, FaultKind::Unknown, why, effects);
+        };
+        if writer == self.me {
+            // Known to the catalog, not opened yet.
+            return self.fail(asker, FaultKind::Busy { retry_after_ms: 200 }, "this log is being opened; try again in a moment", effects);
+        }
+        self.ask_one(asker, writer, Question::Publish(publish), effects);
+    }
+
+    /// The stream of a source log, for its connector.
+    pub(super) fn source_stream(&self, name: &LogName) -> Option<alloc::sync::Arc<SourceStream>> {
+        let LogName::Actor { pipeline, unit, .. } = name else { return None };
+        let source = self.wiring.manifest(pipeline)?.sources.get(&unit.name)?;
+        Some(shared(SourceStream {
+            pipeline: pipeline.clone(),
+            name: unit.name.clone(),
+            source: source.clone(),
+            connector: source.connector.clone(),
+        }))
+    }
+
+    /// A sentence for requests that come before the node serves.
+    pub(super) fn not_open_yet(&self) -> alloc::string::String {
+        "this node has just started and compares catalogs with its peers; try again in a moment".to_string()
+    }
+}

@@ -1,0 +1,537 @@
+//! Clients' questions. Many are answered from several nodes: asked in parallel, gathered, and
+//! answered when all have spoken or the deadline has passed; who is missing is said.
+
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use bytes::Bytes;
+
+use super::{Peer, distinct};
+use crate::actor::source::Asker;
+use crate::effect::{Effect, Effects, LookId, RequestId, Timer};
+use crate::id::{LogId, Name, NodeId, slot_of};
+use crate::limits::{ASK_DEADLINE, REQUESTS_MAX};
+use crate::mesh::catalog::{LogName, Share};
+use crate::pipeline::plan::UnitId;
+use crate::rpc::{
+    ActorReport, ActorStatus, DeadLetterStatus, FaultKind, Liveness, NodeStatus, PipelineState, PipelineStatus,
+    Question, Reply, Request, Response, Shown, StageStatus, Status,
+};
+use crate::time::Time;
+use crate::wire::message::{AskId, Message};
+
+/// A question under way to one node, on behalf of an asker or of a gathering.
+#[derive(Debug)]
+pub(super) struct Asked {
+    node: NodeId,
+    on_behalf: OnBehalf,
+    deadline: Time,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum OnBehalf {
+    /// The reply is the answer.
+    One(Asker),
+    Gather(u64),
+    Deploy(u64),
+}
+
+/// Replies that come together.
+#[derive(Debug)]
+pub(super) struct Gather {
+    asker: Asker,
+    wants: Wants,
+    waiting: BTreeSet<AskId>,
+    reports: Vec<ActorReport>,
+    entries: Vec<(String, Bytes)>,
+    letters: Vec<DeadLetterStatus>,
+    /// Nodes that did not answer.
+    silent: Vec<NodeId>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Wants {
+    Nodes,
+    Pipelines,
+    Show(Name),
+    State(u32),
+    DeadLetters(u32),
+}
+
+impl Peer {
+    pub(super) fn on_request(&mut self, id: RequestId, request: Request, effects: &mut Effects) {
+        let asker = Asker::Client(id);
+        if !self.phase.is_open() && !matches!(request, Request::Status) {
+            let why = self.not_open_yet();
+            return self.fail(asker, FaultKind::Busy { retry_after_ms: 200 }, why, effects);
+        }
+        if self.gathers.len() + self.asks.len() >= REQUESTS_MAX {
+            let why = "this node answers as many questions as it can; try again in a moment";
+            return self.fail(asker, FaultKind::Busy { retry_after_ms: 500 }, why, effects);
+        }
+        match request {
+            Request::Status => {
+                let status = Response::Status(self.status());
+                self.answer(asker, status, effects);
+            }
+            Request::Nodes => self.gather_actors(asker, Wants::Nodes, None, effects),
+            Request::Pipelines => self.gather_actors(asker, Wants::Pipelines, None, effects),
+            Request::Show { pipeline } => match self.known_pipeline(asker, &pipeline, effects) {
+                true => self.gather_actors(asker, Wants::Show(pipeline.clone()), Some(pipeline), effects),
+                false => {}
+            },
+            Request::Deploy { manifest } => self.deploy(asker, manifest, effects),
+            Request::Remove { pipeline } => self.remove(asker, pipeline, effects),
+            Request::Publish(publish) => self.publish(asker, publish, effects),
+            Request::Tail(tail) => self.open_tap(id, tail, effects),
+            Request::State { pipeline, stage, key, limit } => self.ask_state(asker, &pipeline, &stage, key, limit, effects),
+            Request::DeadLetters { pipeline, limit } => {
+                if self.known_pipeline(asker, &pipeline, effects) {
+                    self.gather_letters(asker, pipeline, limit, effects);
+                }
+            }
+        }
+    }
+
+    fn known_pipeline(&mut self, asker: Asker, pipeline: &Name, effects: &mut Effects) -> bool {
+        let known = self.wiring.manifest(pipeline).is_some();
+        if !known {
+            let why = format!("there is no pipeline '{pipeline}' in this mesh; see `dunlin pipelines`");
+            self.fail(asker, FaultKind::Unknown, why, effects);
+        }
+        known
+    }
+
+    fn status(&self) -> Status {
+        let paused = self.actors.iter().filter_map(|(log, actor)| {
+            actor.trouble.as_ref().map(|trouble| format!("actor {log}: {trouble}"))
+        });
+        let damaged = self.logs.iter().filter_map(|(log, writer)| {
+            writer.damage.as_ref().map(|damage| format!("log {log}: {damage}"))
+        });
+        Status {
+            node: self.me,
+            mesh: self.mesh.clone(),
+            version: self.own_facts.version.clone(),
+            peers: self.connected.len() as u32,
+            pipelines: self.catalog.facts().pipelines().len() as u32,
+            rss_bytes: self.measured.0,
+            disk_bytes: self.measured.1,
+            uptime_ms: self.now.since(self.started_at).0,
+            troubles: self.troubles.values().cloned().chain(paused).chain(damaged).take(100).collect(),
+        }
+    }
+
+    // --- asking ---
+
+    pub(super) fn ask(&mut self, node: NodeId, question: Question, on_behalf: OnBehalf, effects: &mut Effects) -> AskId {
+        let ask = AskId(self.fresh());
+        let deadline = self.now.after(ASK_DEADLINE);
+        self.asks.insert(ask, Asked { node, on_behalf, deadline });
+        effects.push(Effect::SetTimer { timer: Timer::Ask, at: deadline });
+        self.send(node, Message::Ask { ask, question }, effects);
+        ask
+    }
+
+    /// For what is asked in another message than `Ask`.
+    pub(super) fn expect_reply(&mut self, node: NodeId, on_behalf: OnBehalf, deadline: Time, effects: &mut Effects) -> AskId {
+        let ask = AskId(self.fresh());
+        self.asks.insert(ask, Asked { node, on_behalf, deadline });
+        effects.push(Effect::SetTimer { timer: Timer::Ask, at: deadline });
+        ask
+    }
+
+    pub(super) fn take_asked(&mut self, node: NodeId, ask: AskId) -> Option<OnBehalf> {
+        let known = self.asks.get(&ask).is_some_and(|asked| asked.node == node);
+        if known { self.asks.remove(&ask).map(|asked| asked.on_behalf) } else { None }
+    }
+
+    pub(super) fn ask_one(&mut self, asker: Asker, node: NodeId, question: Question, effects: &mut Effects) {
+        if !self.reachable(node) {
+            let why = format!("node {node} holds what is asked for and cannot be reached now; try again when it is back");
+            return self.fail(asker, FaultKind::Unavailable, why, effects);
+        }
+        self.ask(node, question, OnBehalf::One(asker), effects);
+    }
+
+    fn gather(&mut self, asker: Asker, wants: Wants, questions: Vec<(NodeId, Question)>, effects: &mut Effects) {
+        let number = self.fresh();
+        let gather = Gather {
+            asker,
+            wants,
+            waiting: BTreeSet::new(),
+            reports: Vec::new(),
+            entries: Vec::new(),
+            letters: Vec::new(),
+            silent: Vec::new(),
+        };
+        self.gathers.insert(number, gather);
+        for (node, question) in questions {
+            if !self.reachable(node) {
+                if let Some(gather) = self.gathers.get_mut(&number) {
+                    gather.silent.push(node);
+                }
+                continue;
+            }
+            let ask = self.ask(node, question, OnBehalf::Gather(number), effects);
+            if let Some(gather) = self.gathers.get_mut(&number) {
+                gather.waiting.insert(ask);
+            }
+        }
+        self.finish_gather(number, effects);
+    }
+
+    fn gather_actors(&mut self, asker: Asker, wants: Wants, pipeline: Option<Name>, effects: &mut Effects) {
+        let nodes = distinct(self.catalog.facts().nodes().keys().copied().chain([self.me]));
+        let questions =
+            nodes.into_iter().map(|node| (node, Question::Actors { pipeline: pipeline.clone() })).collect();
+        self.gather(asker, wants, questions, effects);
+    }
+
+    fn gather_letters(&mut self, asker: Asker, pipeline: Name, limit: u32, effects: &mut Effects) {
+        let nodes = distinct(self.wiring.logs_of(&pipeline).map(|(_, node)| node).chain([self.me]));
+        let question = Question::DeadLetters { pipeline, limit };
+        let questions = nodes.into_iter().map(|node| (node, question.clone())).collect();
+        self.gather(asker, Wants::DeadLetters(limit), questions, effects);
+    }
+
+    fn ask_state(
+        &mut self,
+        asker: Asker,
+        pipeline: &Name,
+        stage: &Name,
+        key: Option<String>,
+        limit: u32,
+        effects: &mut Effects,
+    ) {
+        if !self.known_pipeline(asker, pipeline, effects) {
+            return;
+        }
+        let shares = self.wiring.shares_of_stage(pipeline, stage);
+        if shares.is_empty() {
+            let why = format!("pipeline '{pipeline}' has no stage '{stage}' with an actor of its own; stages that keep state are wasm and learn, see `dunlin show {pipeline}`");
+            return self.fail(asker, FaultKind::Unknown, why, effects);
+        }
+        let holds = |share: &Share| match (&key, share) {
+            (Some(key), Share::Slots { .. }) => share.slots().contains(slot_of(key.as_bytes())),
+            (Some(_), Share::Node(_)) | (None, _) => true,
+        };
+        let questions = shares
+            .into_iter()
+            .filter(|(_, _, share)| holds(share))
+            .map(|(log, node, _)| (node, Question::State { log, key: key.clone(), limit }))
+            .collect();
+        self.gather(asker, Wants::State(limit), questions, effects);
+    }
+
+    // --- answering another node ---
+
+    pub(super) fn on_ask(&mut self, node: NodeId, ask: AskId, question: Question, effects: &mut Effects) {
+        let asker = Asker::Node(node, ask);
+        match question {
+            Question::Actors { pipeline } => {
+                let reply = Reply::Actors(self.reports(pipeline.as_ref()));
+                self.send(node, Message::Answer { ask, reply }, effects);
+            }
+            Question::Publish(publish) => match publish.log {
+                Some(log) if self.sources.contains_key(&log) => self.publish(asker, publish, effects),
+                Some(_) | None => {
+                    let why = "the log that the request names is not written on this node; leave its name out";
+                    self.fail(asker, FaultKind::Unknown, why, effects);
+                }
+            },
+            Question::State { log, key, limit } => {
+                let ready = self.actors.get(&log).is_some_and(|actor| actor.is_ready());
+                if !ready {
+                    let why = format!("actor {log} is not ready on node {}; try again in a moment", self.me);
+                    return self.fail(asker, FaultKind::Unavailable, why, effects);
+                }
+                let look = LookId(self.fresh());
+                self.looks.insert(look, asker);
+                let key = key.map(|key| Bytes::from(key.into_bytes()));
+                effects.push(Effect::LookUp { actor: log, look, key, limit });
+            }
+            Question::DeadLetters { pipeline, limit } => {
+                let letters = self.letters(&pipeline, limit);
+                self.send(node, Message::Answer { ask, reply: Reply::DeadLetters(letters) }, effects);
+            }
+        }
+    }
+
+    pub(super) fn on_looked_up(&mut self, look: LookId, entries: Vec<(Bytes, Bytes)>, effects: &mut Effects) {
+        let Some(asker) = self.looks.remove(&look) else { return };
+        let text = |key: Bytes| String::from_utf8_lossy(&key).into_owned();
+        let entries = entries.into_iter().map(|(key, value)| (text(key), value)).collect();
+        self.answer(asker, Response::State(entries), effects);
+    }
+
+    fn letters(&self, pipeline: &Name, limit: u32) -> Vec<DeadLetterStatus> {
+        let mine = self.actors.values().filter(|actor| actor_pipeline(&actor.spec.name) == Some(pipeline));
+        mine.flat_map(|actor| actor.memory.dead.values())
+            .take(limit as usize)
+            .map(|letter| DeadLetterStatus {
+                id: letter.id,
+                stage: letter.stage.clone(),
+                reason: letter.reason.clone(),
+                attempts: letter.attempts,
+                event: letter.event.clone(),
+            })
+            .collect()
+    }
+
+    /// This node's actors and source logs as it sees them.
+    fn reports(&self, pipeline: Option<&Name>) -> Vec<ActorReport> {
+        let wanted = |name: &LogName| match name {
+            LogName::Actor { pipeline: of, unit, .. } if pipeline.is_none_or(|wanted| wanted == of) => {
+                Some((of.clone(), unit.clone()))
+            }
+            LogName::Actor { .. } | LogName::Catalog(_) => None,
+        };
+        self.logs
+            .iter()
+            .filter_map(|(log, writer)| {
+                let (pipeline, unit) = wanted(&writer.name)?;
+                Some(ActorReport { pipeline, unit, status: self.actor_status(*log)? })
+            })
+            .collect()
+    }
+
+    fn actor_status(&self, log: LogId) -> Option<ActorStatus> {
+        let writer = self.logs.get(&log)?;
+        let mut status = ActorStatus {
+            actor: log,
+            node: self.me,
+            keepers: alloc::vec![self.me],
+            epoch: writer.epoch().0,
+            committed: writer.persisted().seq.0,
+            events_in: 0,
+            events_out: 0,
+            lag: 0,
+            watermark: None,
+            parked: 0,
+            dead: 0,
+            trouble: writer.damage.clone(),
+        };
+        if let Some(source) = self.sources.get(&log) {
+            status.events_in = source.memory.events;
+            status.events_out = source.memory.events;
+            status.watermark = Some(source.memory.watermark).filter(|at| *at > Time(0));
+        }
+        if let Some(actor) = self.actors.get(&log) {
+            status.events_in = actor.memory.events_in;
+            status.events_out = actor.memory.events_out;
+            status.lag = actor.lag() + self.unheard(log);
+            status.watermark = Some(actor.memory.watermark).filter(|at| *at > Time(0));
+            status.parked = actor.memory.parked.len() as u64;
+            status.dead = actor.memory.dead.len() as u64;
+            status.trouble = status.trouble.or_else(|| actor.trouble.clone());
+            if !actor.is_ready() && status.trouble.is_none() {
+                status.trouble = Some("it is starting".to_string());
+            }
+        }
+        if writer.is_full() {
+            status.trouble.get_or_insert_with(|| "its log is full of records that readers have not passed; it waits for them".to_string());
+        }
+        Some(status)
+    }
+
+    /// Upstream logs of which nothing was heard yet count as one event each, so that a lag of zero
+    /// means that all is done.
+    fn unheard(&self, log: LogId) -> u64 {
+        self.readers
+            .values()
+            .filter(|reader| reader.owner == crate::edge::reader::Owner::Actor(log) && !reader.is_live())
+            .count() as u64
+    }
+
+    // --- replies ---
+
+    pub(super) fn on_reply(&mut self, node: NodeId, ask: AskId, reply: Reply, effects: &mut Effects) {
+        match self.take_asked(node, ask) {
+            Some(OnBehalf::One(asker)) => {
+                let response = match reply {
+                    Reply::Published { log, acknowledged, last, position } => {
+                        Response::Published { log, acknowledged, last, position }
+                    }
+                    Reply::State(entries) => Response::State(entries),
+                    Reply::DeadLetters(letters) => Response::DeadLetters(letters),
+                    Reply::Failed(fault) => Response::Failed(fault),
+                    Reply::Actors(_) => return,
+                };
+                self.answer(asker, response, effects);
+            }
+            Some(OnBehalf::Gather(number)) => {
+                if let Some(gather) = self.gathers.get_mut(&number) {
+                    gather.waiting.remove(&ask);
+                    match reply {
+                        Reply::Actors(reports) => gather.reports.extend(reports),
+                        Reply::State(entries) => gather.entries.extend(entries),
+                        Reply::DeadLetters(letters) => gather.letters.extend(letters),
+                        Reply::Failed(_) | Reply::Published { .. } => gather.silent.push(node),
+                    }
+                }
+                self.finish_gather(number, effects);
+            }
+            Some(OnBehalf::Deploy(_)) | None => {}
+        }
+    }
+
+    /// Nodes that are gone, or too slow, do not answer any more.
+    pub(super) fn expire_questions(&mut self, effects: &mut Effects) {
+        let late: Vec<AskId> = self
+            .asks
+            .iter()
+            .filter(|(_, asked)| asked.deadline <= self.now || !self.reachable(asked.node))
+            .map(|(ask, _)| *ask)
+            .collect();
+        for ask in late {
+            let Some(Asked { node, on_behalf, .. }) = self.asks.remove(&ask) else { continue };
+            match on_behalf {
+                OnBehalf::One(asker) => {
+                    let why = format!("node {node} did not answer; whether it did what was asked is not known, ask again");
+                    self.fail(asker, FaultKind::Unavailable, why, effects);
+                }
+                OnBehalf::Gather(number) => {
+                    if let Some(gather) = self.gathers.get_mut(&number) {
+                        gather.waiting.remove(&ask);
+                        gather.silent.push(node);
+                    }
+                    self.finish_gather(number, effects);
+                }
+                OnBehalf::Deploy(number) => self.deploy_expired(number, node, effects),
+            }
+        }
+        self.expire_taps(effects);
+    }
+
+    fn finish_gather(&mut self, number: u64, effects: &mut Effects) {
+        if self.gathers.get(&number).is_none_or(|gather| !gather.waiting.is_empty()) {
+            return;
+        }
+        let Some(gather) = self.gathers.remove(&number) else { return };
+        let asker = gather.asker;
+        let response = match gather.wants.clone() {
+            Wants::Nodes => Response::Nodes(self.node_statuses(&gather.reports)),
+            Wants::Pipelines => Response::Pipelines(self.pipeline_statuses(&gather)),
+            Wants::Show(pipeline) => match self.shown(&pipeline, &gather) {
+                Some(shown) => Response::Shown(shown),
+                None => return self.fail(asker, FaultKind::Unknown, format!("pipeline '{pipeline}' was just removed"), effects),
+            },
+            Wants::State(limit) => {
+                if let Some(node) = gather.silent.first() {
+                    let why = format!("node {node} holds a part of this state and cannot be reached now; try again when it is back");
+                    return self.fail(asker, FaultKind::Unavailable, why, effects);
+                }
+                let mut entries = gather.entries;
+                entries.sort();
+                entries.truncate(limit as usize);
+                Response::State(entries)
+            }
+            Wants::DeadLetters(limit) => {
+                let mut letters = gather.letters;
+                letters.truncate(limit as usize);
+                Response::DeadLetters(letters)
+            }
+        };
+        self.answer(asker, response, effects);
+    }
+
+    fn node_statuses(&self, reports: &[ActorReport]) -> Vec<NodeStatus> {
+        self.catalog
+            .facts()
+            .nodes()
+            .iter()
+            .map(|(node, facts)| NodeStatus {
+                node: *node,
+                state: self.liveness(*node),
+                labels: facts.labels.clone(),
+                actors: reports.iter().filter(|report| report.status.node == *node).count() as u32,
+                addresses: facts.addresses.clone(),
+            })
+            .collect()
+    }
+
+    pub(super) fn liveness(&self, node: NodeId) -> Liveness {
+        if node == self.me { Liveness::Alive } else { self.membership.liveness(&node) }
+    }
+
+    fn pipeline_statuses(&self, gather: &Gather) -> Vec<PipelineStatus> {
+        let names: Vec<Name> = self.catalog.facts().pipelines().keys().cloned().collect();
+        names
+            .into_iter()
+            .filter_map(|pipeline| {
+                let revision = self.wiring.revision(&pipeline)?;
+                let actors = self.wiring.logs_of(&pipeline).count() as u32;
+                let state = self.pipeline_state(&pipeline, &gather.reports);
+                Some(PipelineStatus { pipeline, revision, state, actors })
+            })
+            .collect()
+    }
+
+    /// Running: every log that should be is reported, without trouble.
+    fn pipeline_state(&self, pipeline: &Name, reports: &[ActorReport]) -> PipelineState {
+        let sound: BTreeMap<LogId, bool> = reports
+            .iter()
+            .filter(|report| &report.pipeline == pipeline)
+            .map(|report| (report.status.actor, report.status.trouble.is_none() && report.status.epoch > 0))
+            .collect();
+        let all = self.wiring.logs_of(pipeline).all(|(log, _)| sound.get(&log) == Some(&true));
+        if all { PipelineState::Running } else { PipelineState::Degraded }
+    }
+
+    fn shown(&self, pipeline: &Name, gather: &Gather) -> Option<Shown> {
+        let manifest = self.wiring.manifest(pipeline)?;
+        let mut stages: Vec<StageStatus> = Vec::new();
+        let mut by_unit: BTreeMap<UnitId, Vec<ActorStatus>> = BTreeMap::new();
+        let reported: BTreeMap<LogId, &ActorStatus> =
+            gather.reports.iter().map(|report| (report.status.actor, &report.status)).collect();
+        for (log, node, unit) in self.wiring.units_of(pipeline) {
+            let status = reported.get(&log).map_or_else(|| self.absent(log, node), |status| (*status).clone());
+            by_unit.entry(unit).or_default().push(status);
+        }
+        for row in self.wiring.rows_of(pipeline) {
+            let actors = row.units.iter().filter_map(|unit| by_unit.get(unit)).flatten().cloned().collect();
+            stages.push(StageStatus { stage: row.name, from: row.from, actors });
+        }
+        Some(Shown {
+            pipeline: pipeline.clone(),
+            revision: self.wiring.revision(pipeline)?,
+            state: self.pipeline_state(pipeline, &gather.reports),
+            durability: manifest.durability,
+            copies: manifest.copies,
+            stages,
+        })
+    }
+
+    fn absent(&self, log: LogId, node: NodeId) -> ActorStatus {
+        let trouble = match self.liveness(node) {
+            Liveness::Alive => format!("node {node} has not started it yet"),
+            Liveness::Suspect => format!("node {node} does not answer; its logs wait for it"),
+            Liveness::Gone => format!("node {node} is gone; its logs wait for it"),
+        };
+        ActorStatus {
+            actor: log,
+            node,
+            keepers: alloc::vec![node],
+            epoch: 0,
+            committed: 0,
+            events_in: 0,
+            events_out: 0,
+            lag: 0,
+            watermark: None,
+            parked: 0,
+            dead: 0,
+            trouble: Some(trouble),
+        }
+    }
+}
+
+fn actor_pipeline(name: &LogName) -> Option<&Name> {
+    match name {
+        LogName::Actor { pipeline, .. } => Some(pipeline),
+        LogName::Catalog(_) => None,
+    }
+}
+

@@ -1,0 +1,203 @@
+//! How a node begins: what the disk held becomes logs and memories again, then it waits a moment
+//! for its peers' catalogs (so that a removal is learned before anything is served), then it opens.
+
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use super::Peer;
+use crate::actor::fold::{ActorMemory, FOLD_VERSION, LogFold, Memory, SourceMemory};
+use crate::effect::{Effect, Effects, Level, RecoveredLog, Timer};
+use crate::id::{LogId, NodeId, Position};
+use crate::limits::{CATALOG_REPEAT, EDGE_REPEAT};
+use crate::log::record::Record;
+use crate::log::writer::{Kept, Log};
+use crate::mesh::catalog::{CatalogEntry, LogName};
+use crate::pipeline::manifest::{Durability, Retention};
+use crate::pipeline::plan::Role;
+use crate::time::{Span, Time};
+use crate::wire::message::Message;
+
+/// How long a node that knows others waits for their catalogs before it serves.
+const SETTLE_WAIT: Span = Span(2_000);
+const RETENTION_EVERY: Span = Span(5_000);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    Recovering,
+    /// Started; catalogs are compared until then.
+    Settling { until: Time },
+    Running,
+}
+
+impl Phase {
+    pub(super) fn is_running(self) -> bool {
+        self != Phase::Recovering
+    }
+
+    pub(super) fn is_open(self) -> bool {
+        self == Phase::Running
+    }
+}
+
+/// A log of the disk until the catalog says whose it is.
+#[derive(Debug)]
+pub(super) struct Recovering {
+    pub log: Log,
+    pub memory: Memory,
+}
+
+impl Peer {
+    pub(super) fn on_recovered(&mut self, found: RecoveredLog) {
+        let id = found.name.id();
+        match &found.name {
+            LogName::Catalog(node) => {
+                self.catalog_logs.insert(id, *node);
+                if let Some(damage) = found.damage {
+                    self.catalog.bar(*node, damage);
+                }
+            }
+            LogName::Actor { unit, .. } => {
+                let mut memory = match unit.role {
+                    Role::Source => Memory::Source(SourceMemory::default()),
+                    Role::Behind | Role::Stage | Role::Sink => Memory::Actor(ActorMemory::default()),
+                };
+                let mut log = Log::new(found.name.clone(), Durability::Disk, Retention::default());
+                let mut damage = found.damage;
+                let mut covered = Position::START;
+                if let Some((at, fold)) = found.snapshot {
+                    match read_fold(&fold) {
+                        Ok(fold) => {
+                            memory = fold.memory;
+                            log.epochs = fold.epochs;
+                            covered = at;
+                        }
+                        Err(why) => damage = Some(damage.unwrap_or(why)),
+                    }
+                }
+                log.recover(found.head, found.first, covered, found.bytes, damage);
+                self.recovering.insert(id, Recovering { log, memory });
+            }
+        }
+    }
+
+    pub(super) fn on_replay(&mut self, log: LogId, records: Vec<Record>, effects: &mut Effects) {
+        if let Some(node) = self.catalog_logs.get(&log).copied() {
+            if let Err(fault) = self.catalog.restore(node, records) {
+                self.report(Level::Error, "catalog_damaged", fault.to_string(), effects);
+            }
+            return;
+        }
+        let Some(recovering) = self.recovering.get_mut(&log) else { return };
+        for record in &records {
+            match Kept::of(record) {
+                Some(kept) => {
+                    recovering.memory.apply(&kept.body);
+                    recovering.log.replayed(kept);
+                }
+                None => {
+                    let why = format!("record {} of log {log} does not decode", record.seq.0);
+                    recovering.log.damage.get_or_insert(why);
+                    return;
+                }
+            }
+        }
+    }
+
+    pub(super) fn on_start(&mut self, effects: &mut Effects) {
+        self.started_at = self.now;
+        self.catalog.begin(self.now);
+        let alone = self.catalog.facts().nodes().keys().all(|node| *node == self.me);
+        self.phase = match alone {
+            true => Phase::Running,
+            false => Phase::Settling { until: self.now.after(SETTLE_WAIT) },
+        };
+        effects.push(Effect::SetTimer { timer: Timer::Beat, at: self.now });
+        effects.push(Effect::SetTimer { timer: Timer::Retention, at: self.now.after(RETENTION_EVERY) });
+    }
+
+    pub(super) fn on_timer(&mut self, timer: Timer, effects: &mut Effects) {
+        match timer {
+            Timer::Swim(number) => self.on_swim_timer(number, effects),
+            Timer::Beat => self.beat(effects),
+            Timer::Actor(log) => self.on_actor_timer(log, effects),
+            Timer::Ask => self.expire_questions(effects),
+            Timer::Retention => {
+                self.keep_house(effects);
+                effects.push(Effect::SetTimer { timer: Timer::Retention, at: self.now.after(RETENTION_EVERY) });
+            }
+        }
+    }
+
+    /// Once a second: whatever may have been lost is said again.
+    fn beat(&mut self, effects: &mut Effects) {
+        effects.push(Effect::SetTimer { timer: Timer::Beat, at: self.now.after(EDGE_REPEAT) });
+        if let Phase::Settling { until } = self.phase
+            && until <= self.now
+        {
+            self.phase = Phase::Running;
+        }
+        self.tell_own_facts(effects);
+        self.repeat_unwritten(effects);
+        self.dial_missing(effects);
+        if self.now.since(self.started_at).0 % CATALOG_REPEAT.0 < EDGE_REPEAT.0 {
+            self.tell_heads(effects);
+        }
+        self.repeat_edges(effects);
+        self.repeat_modules(effects);
+        self.retry_openings(effects);
+        self.retry_unopened(effects);
+        self.expire_questions(effects);
+    }
+
+    /// A peer's catalog was compared: nothing more to wait for once ours is level with it.
+    pub(super) fn settled(&mut self) {
+        if let Phase::Settling { .. } = self.phase {
+            self.phase = Phase::Running;
+        }
+    }
+
+    /// What this node is stands in its own catalog log, once, and again when it changed.
+    fn tell_own_facts(&mut self, effects: &mut Effects) {
+        let said = self.catalog.facts().nodes().get(&self.me) == Some(&self.own_facts);
+        let under_way = self.catalog_unwritten.get(&self.me).is_some_and(|records| !records.is_empty());
+        if !said && !under_way && self.may_write_catalog() {
+            self.append_fact(CatalogEntry::Node(self.own_facts.clone()), effects);
+        }
+    }
+
+    pub(super) fn may_write_catalog(&self) -> bool {
+        self.catalog.ready_to_write(!self.connected.is_empty(), self.now)
+    }
+
+    fn dial_missing(&mut self, effects: &mut Effects) {
+        let missing: Vec<(NodeId, Vec<String>)> = self
+            .catalog
+            .facts()
+            .nodes()
+            .iter()
+            .filter(|(node, _)| **node != self.me && !self.connected.contains(node))
+            .map(|(node, facts)| (*node, facts.addresses.clone()))
+            .collect();
+        for (node, addresses) in missing {
+            effects.push(Effect::Dial { node, addresses });
+        }
+    }
+
+    pub(super) fn tell_heads(&mut self, effects: &mut Effects) {
+        let heads = self.catalog.heads();
+        let peers: Vec<NodeId> = self.connected.iter().copied().collect();
+        for peer in peers {
+            self.send(peer, Message::CatalogHeads(heads.clone()), effects);
+        }
+    }
+}
+
+fn read_fold(bytes: &[u8]) -> Result<LogFold, String> {
+    let fold: LogFold =
+        crate::wire::codec::decode(bytes).map_err(|error| format!("the snapshot does not decode: {error}"))?;
+    match fold.version {
+        FOLD_VERSION => Ok(fold),
+        other => Err(format!("the snapshot is of format {other}, this version reads {FOLD_VERSION}; use a newer dunlin")),
+    }
+}
