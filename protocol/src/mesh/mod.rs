@@ -5,3 +5,8 @@
 //! signed log per node, held by every node, healed by comparing heads.
 
 pub mod catalog;
+mod chain;
+pub mod facts;
+pub mod lineage;
+#[cfg(test)]
+mod samples;
