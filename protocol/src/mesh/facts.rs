@@ -28,6 +28,8 @@ pub struct Facts {
     pipelines: BTreeMap<Name, Current>,
     /// (source, born, node) of a pipeline -> the first record that opened it.
     sources: BTreeMap<Name, BTreeMap<(Name, CatalogRef, NodeId), Seq>>,
+    /// How far each node's log is folded.
+    folded: BTreeMap<NodeId, Seq>,
     unsettled: BTreeSet<Name>,
     version: u64,
 }
@@ -63,6 +65,11 @@ impl Facts {
         })
     }
 
+    /// Whether this record of a catalog log is folded in.
+    pub fn knows(&self, reference: CatalogRef) -> bool {
+        self.folded.get(&reference.node).is_some_and(|seq| reference.seq <= *seq)
+    }
+
     /// Increases with each change.
     pub fn version(&self) -> u64 {
         self.version
@@ -70,6 +77,7 @@ impl Facts {
 
     /// Takes one fact. `settle` must follow before anything is asked.
     pub(super) fn learn(&mut self, reference: CatalogRef, entry: CatalogEntry) {
+        self.folded.insert(reference.node, reference.seq);
         match entry {
             CatalogEntry::Node(facts) => {
                 if self.nodes.get(&reference.node) == Some(&facts) {

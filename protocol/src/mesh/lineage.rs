@@ -28,6 +28,8 @@ pub struct Current {
     pub revision: Arc<Revision>,
     pub reference: CatalogRef,
     pub digest: Digest,
+    /// The winners before this one, since the last removal, oldest first.
+    pub earlier: Vec<Known>,
     /// Revisions beside the winning chain, since its last removal: their logs stop, and the
     /// winner reads their source logs.
     pub superseded: Vec<Known>,
@@ -98,10 +100,16 @@ impl Lineage {
             .filter(|known| self.fork_height(known, &winners) >= since)
             .map(|known| Known::clone(known))
             .collect();
+        let earlier = path
+            .iter()
+            .filter(|known| known.digest != tip.digest && Some(known.revision.height) > since)
+            .map(|known| Known::clone(known))
+            .collect();
         Some(Current {
             revision: tip.revision.clone(),
             reference: tip.reference,
             digest: tip.digest,
+            earlier,
             superseded,
         })
     }

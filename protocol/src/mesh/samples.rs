@@ -1,12 +1,14 @@
 //! Small nodes, manifests and revisions for this folder's tests.
 
 use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
 
 use ed25519_dalek::SigningKey;
 
 use super::catalog::{Catalog, Deployed, Revision};
 use crate::id::{Digest, Name, NodeId};
 use crate::pipeline::manifest::{Durability, Manifest, Retention};
+use crate::pipeline::plan::{Chain, Head, Home, Role, Unit, UnitId};
 use crate::time::Span;
 
 pub(super) fn key(n: u8) -> SigningKey {
@@ -54,4 +56,14 @@ pub(super) fn deployed(pipeline: &str, content: u8, taken_by: NodeId) -> Revisio
 
 pub(super) fn removal(pipeline: &str) -> Revision {
     Revision { pipeline: name(pipeline), previous: None, height: 0, content: None }
+}
+
+/// A stage's unit without inputs and steps.
+pub(super) fn unit(stage: &str, home: Home) -> Unit {
+    Unit {
+        id: UnitId { role: Role::Stage, name: name(stage) },
+        home,
+        inputs: Vec::new(),
+        chain: Chain { head: Head::None, steps: Vec::new(), outputs: Vec::new() },
+    }
 }
