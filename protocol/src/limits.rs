@@ -46,6 +46,10 @@ pub const REQUESTS_MAX: usize = 4096;
 pub const TAPS_MAX: usize = 1024;
 /// Members of a mesh in this version.
 pub const NODES_MAX: usize = 1024;
+/// One node's catalog log, in memory and on disk. Beyond: its appends are refused.
+pub const CATALOG_LOG_BYTES_MAX: usize = 32 << 20;
+/// Catalog records sent in one exchange. Beyond: they follow in the next one.
+pub const CATALOG_SEND_BYTES_MAX: usize = 256 << 10;
 /// Subscriptions that one peer may hold on this node. Beyond: refused and counted.
 pub const SUBSCRIPTIONS_PER_PEER_MAX: usize = 65_536;
 
@@ -57,5 +61,8 @@ pub const ASK_DEADLINE: Span = Span(5_000);
 /// How often an edge repeats its credit while something is outstanding, and catalogs compare heads.
 pub const EDGE_REPEAT: Span = Span(1_000);
 pub const CATALOG_REPEAT: Span = Span(2_000);
+/// How long a node that came back waits for a peer to tell what it holds of the node's own catalog
+/// log. Beyond: it writes without having heard one.
+pub const CATALOG_ADOPT_WAIT: Span = Span(5_000);
 /// A source without events for this long logs an idle mark.
 pub const SOURCE_IDLE: Span = Span(10_000);

@@ -4,4 +4,12 @@
 //! <https://www.cs.cornell.edu/projects/Quicksilver/public_pdfs/SWIM.pdf>); the catalog is one
 //! signed log per node, held by every node, healed by comparing heads.
 
+pub mod assignment;
 pub mod catalog;
+mod chain;
+pub mod facts;
+pub mod lineage;
+pub mod placement;
+pub mod revision;
+#[cfg(test)]
+mod samples;

@@ -1,0 +1,112 @@
+//! The fold of all catalog logs: what every node knows about the mesh, the same on each once the
+//! same records are there, whatever the order in which they came.
+
+use alloc::collections::{BTreeMap, BTreeSet};
+
+use super::catalog::{CatalogEntry, CatalogRef, NodeFacts};
+use super::lineage::{Current, Known, Lineage};
+use crate::id::{Digest, Name, NodeId, Seq};
+
+/// A source log that stands open: events of `source` enter on `node`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SourceLog {
+    pub pipeline: Name,
+    pub source: Name,
+    /// The birth of the source's unit for which it was opened.
+    pub born: CatalogRef,
+    pub node: NodeId,
+    /// The record that says so: it bears the log.
+    pub opened: CatalogRef,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct Facts {
+    nodes: BTreeMap<NodeId, NodeFacts>,
+    lineages: BTreeMap<Name, Lineage>,
+    /// The end of each pipeline's winning chain, removals included.
+    tips: BTreeMap<Name, Current>,
+    pipelines: BTreeMap<Name, Current>,
+    /// (source, born, node) of a pipeline -> the first record that opened it.
+    sources: BTreeMap<Name, BTreeMap<(Name, CatalogRef, NodeId), Seq>>,
+    /// How far each node's log is folded.
+    folded: BTreeMap<NodeId, Seq>,
+    unsettled: BTreeSet<Name>,
+    version: u64,
+}
+
+impl Facts {
+    pub fn nodes(&self) -> &BTreeMap<NodeId, NodeFacts> {
+        &self.nodes
+    }
+
+    /// The pipelines that stand: every one has content.
+    pub fn pipelines(&self) -> &BTreeMap<Name, Current> {
+        &self.pipelines
+    }
+
+    /// What the next revision of a pipeline follows: its current one or its removal.
+    pub fn tip(&self, pipeline: &Name) -> Option<&Current> {
+        self.tips.get(pipeline)
+    }
+
+    /// Any revision of a pipeline by its record's digest, winning or not.
+    pub fn revision(&self, pipeline: &Name, digest: &Digest) -> Option<&Known> {
+        self.lineages.get(pipeline)?.get(digest)
+    }
+
+    /// The source logs that were ever opened for a pipeline, ordered by source, birth and node.
+    pub fn sources_opened<'a>(&'a self, pipeline: &'a Name) -> impl Iterator<Item = SourceLog> + 'a {
+        self.sources.get(pipeline).into_iter().flatten().map(|((source, born, node), seq)| SourceLog {
+            pipeline: pipeline.clone(),
+            source: source.clone(),
+            born: *born,
+            node: *node,
+            opened: CatalogRef { node: *node, seq: *seq },
+        })
+    }
+
+    /// Whether this record of a catalog log is folded in.
+    pub fn knows(&self, reference: CatalogRef) -> bool {
+        self.folded.get(&reference.node).is_some_and(|seq| reference.seq <= *seq)
+    }
+
+    /// Increases with each change.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// Takes one fact. `settle` must follow before anything is asked.
+    pub(super) fn learn(&mut self, reference: CatalogRef, entry: CatalogEntry) {
+        self.folded.insert(reference.node, reference.seq);
+        match entry {
+            CatalogEntry::Node(facts) => {
+                if self.nodes.get(&reference.node) == Some(&facts) {
+                    return;
+                }
+                self.nodes.insert(reference.node, facts);
+            }
+            CatalogEntry::Revision(revision) => {
+                let name = revision.pipeline.clone();
+                self.lineages.entry(name.clone()).or_default().insert(reference, revision);
+                self.unsettled.insert(name);
+            }
+            CatalogEntry::SourceOpened { pipeline, source, born } => {
+                let opened = self.sources.entry(pipeline).or_default();
+                opened.entry((source, born, reference.node)).or_insert(reference.seq);
+            }
+        }
+        self.version += 1;
+    }
+
+    /// Chooses anew where revisions came.
+    pub(super) fn settle(&mut self) {
+        while let Some(name) = self.unsettled.pop_first() {
+            let Some(current) = self.lineages.get(&name).and_then(Lineage::current) else { continue };
+            match current.deployed() {
+                Some(_) => self.pipelines.insert(name.clone(), current.clone()),
+                None => self.pipelines.remove(&name),
+            };
+            self.tips.insert(name, current);
+        }
+    }
+}
