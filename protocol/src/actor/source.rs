@@ -7,6 +7,7 @@ use alloc::collections::VecDeque;
 use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 
 use super::fold::SourceMemory;
 use crate::effect::{RequestId, SourceStream};
@@ -127,15 +128,11 @@ impl SourceLog {
 
     /// Nothing from `seq` on stands: those who wait for it are told, and what was ahead of `pending`
     /// (appends before `seq`, still on their way) is forgotten.
-    pub fn failed<'a>(
-        &mut self,
-        seq: Seq,
-        pending: impl Iterator<Item = &'a Append>,
-    ) -> impl Iterator<Item = Waiting> + use<> {
+    pub fn failed<'a>(&mut self, seq: Seq, pending: impl Iterator<Item = &'a Append>) -> Vec<Waiting> {
         self.ahead = self.memory.clone();
         pending.for_each(|append| self.ahead.apply(append));
         let keep = self.waiting.iter().take_while(|waiting| waiting.seq < seq).count();
-        self.waiting.split_off(keep).into_iter()
+        self.waiting.split_off(keep).into()
     }
 
     /// The idle mark that is due now, or when to look again.

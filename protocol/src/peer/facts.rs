@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 
 use super::start::Recovering;
 use super::{Peer, shared};
-use crate::actor::fold::{ActorMemory, Memory, SourceMemory};
+use crate::actor::fold::{Memory, SourceMemory};
 use crate::actor::machine::{Actor, Upstream};
 use crate::actor::source::SourceLog;
 use crate::edge::reader::{Owner, Reader};

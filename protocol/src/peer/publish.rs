@@ -160,7 +160,7 @@ impl Peer {
             Body::Append(append) => Some(append),
             Body::EpochStart(_) | Body::Commit(_) | Body::Close { .. } | Body::Inherit(_) | Body::Catalog { .. } => None,
         });
-        let failed: Vec<Waiting> = source.failed(seq, pending).collect();
+        let failed = source.failed(seq, pending);
         for Waiting { asker, .. } in failed {
             let what = match full {
                 true => format!("the disk of node {} is full and nothing of this request was kept; make space there and send it again", self.me),

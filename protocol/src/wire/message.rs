@@ -49,12 +49,9 @@ pub enum Message {
     // --- edges: writer to reader ---
     /// The subscription stands: slices follow on `at`; the log ends at `head` now.
     Subscribed { edge: EdgeId, at: Position, head: Seq },
-    /// Committed records, filtered. `after` is where the first slice follows on.
-    Batch {
-        edge: EdgeId,
-        after: Position,
-        slices: Vec<Slice>,
-    },
+    /// Committed records, filtered. `after` is where the first slice follows on; the log ends at `head`
+    /// now, so that the reader knows its lag.
+    Batch { edge: EdgeId, after: Position, slices: Vec<Slice>, head: Seq },
     /// The reader was further than the log: its frontier falls back to `to`, by rule.
     FallBack {
         edge: EdgeId,
