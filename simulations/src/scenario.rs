@@ -1,0 +1,106 @@
+//! What a run does: the mesh, the pipeline, the faults. A seed draws what a scenario leaves open.
+
+use dunlin_protocol::time::Span;
+
+use crate::chance::Chance;
+use crate::world::Climate;
+
+/// How often faults strike, in milliseconds of virtual time between two of a kind; 0 for never.
+#[derive(Debug, Clone, Copy)]
+pub struct Scenario {
+    pub name: &'static str,
+    pub nodes: usize,
+    pub publishers: usize,
+    pub events_each: u64,
+    pub chaos: Span,
+    pub crash_every: u64,
+    pub cut_every: u64,
+    pub power_loss: bool,
+    pub link_loss: u64,
+    pub durability: &'static str,
+    pub pipeline: &'static str,
+}
+
+/// Source, filter, keyed stand-in guest, learning stage; every edge and every kind of home.
+pub const PIPELINE: &str = r#"
+name = "sim"
+durability = "DURABILITY"
+
+[source.in]
+key = "key"
+
+[stage.some]
+from = ["in"]
+filter = "event.v >= 0"
+
+[stage.count]
+from = ["some"]
+key = "key"
+wasm = "0000000000000000000000000000000000000000000000000000000000000000"
+
+[stage.twice]
+from = ["count"]
+map = { producer = "event.producer", n = "event.n", key = "event.key", v = "event.v * 2", count = "event.count" }
+
+[stage.last]
+from = ["twice"]
+key = "v"
+wasm = "0000000000000000000000000000000000000000000000000000000000000000"
+
+[sink.out]
+from = ["twice"]
+stdout = {}
+
+[placement.count]
+shares = 4
+
+[placement.last]
+shares = 3
+"#;
+
+const CALM: Scenario = Scenario {
+    name: "calm",
+    nodes: 3,
+    publishers: 4,
+    events_each: 120,
+    chaos: Span(8_000),
+    crash_every: 0,
+    cut_every: 0,
+    power_loss: false,
+    link_loss: 0,
+    durability: "disk",
+    pipeline: PIPELINE,
+};
+
+pub const SCENARIOS: [Scenario; 5] = [
+    CALM,
+    Scenario { name: "links", cut_every: 1_500, link_loss: 400, ..CALM },
+    Scenario { name: "crashes", crash_every: 1_500, link_loss: 2_000, ..CALM },
+    Scenario { name: "power", crash_every: 1_200, power_loss: true, ..CALM },
+    Scenario { name: "lone", nodes: 1, crash_every: 2_000, power_loss: true, ..CALM },
+];
+
+impl Scenario {
+    pub fn named(name: &str) -> Option<Scenario> {
+        SCENARIOS.iter().find(|scenario| scenario.name == name).copied()
+    }
+
+    /// The scenario that a seed stands for when none is named.
+    pub fn of_seed(seed: u64) -> Scenario {
+        SCENARIOS[(seed % SCENARIOS.len() as u64) as usize]
+    }
+
+    pub fn climate(&self, chance: &mut Chance) -> Climate {
+        Climate {
+            latency_ms: chance.between(0, 12),
+            sync_ms: chance.between(1, 8),
+            call_ms: chance.between(0, 6),
+            link_loss: self.link_loss,
+            power_loss: self.power_loss,
+        }
+    }
+
+    pub fn manifest_text(&self) -> String {
+        self.pipeline.replace("DURABILITY", self.durability)
+    }
+}
