@@ -50,6 +50,10 @@ pub const NODES_MAX: usize = 1024;
 pub const CATALOG_LOG_BYTES_MAX: usize = 32 << 20;
 /// Catalog records sent in one exchange. Beyond: they follow in the next one.
 pub const CATALOG_SEND_BYTES_MAX: usize = 256 << 10;
+/// One SWIM datagram, made and taken. Beyond: news waits for the next one; a longer one is refused.
+pub const SWIM_BYTES_MAX: usize = 16 << 10;
+/// SWIM's timers in flight. Beyond: a suspect's deadline is not set; the next failed probe sets it.
+pub const SWIM_TIMERS_MAX: usize = 4 * NODES_MAX;
 /// Subscriptions that one peer may hold on this node. Beyond: refused and counted.
 pub const SUBSCRIPTIONS_PER_PEER_MAX: usize = 65_536;
 

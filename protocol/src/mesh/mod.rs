@@ -9,6 +9,7 @@ pub mod catalog;
 mod chain;
 pub mod facts;
 pub mod lineage;
+pub mod membership;
 pub mod placement;
 pub mod revision;
 #[cfg(test)]
