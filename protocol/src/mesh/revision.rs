@@ -6,7 +6,6 @@
 
 use alloc::collections::BTreeMap;
 use alloc::string::String;
-use alloc::vec::Vec;
 
 use super::catalog::{Deployed, NodeFacts, Revision};
 use super::lineage::Current;
@@ -105,6 +104,7 @@ fn same_shares(unit: &Unit, rule: Option<&PlacementRule>, homes: &[NodeId]) -> b
 #[cfg(test)]
 mod tests {
     use alloc::vec;
+    use alloc::vec::Vec;
 
     use super::*;
     use crate::id::Seq;
