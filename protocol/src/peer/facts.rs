@@ -47,7 +47,9 @@ impl Peer {
 
     pub(super) fn on_swim(&mut self, from: NodeId, datagram: &[u8], effects: &mut Effects) {
         let mut mesh = MeshEffects::default();
-        self.membership.on_swim(from, datagram, &mut mesh);
+        if let Err(fault) = self.membership.on_swim(from, datagram, &mut mesh) {
+            self.report(Level::Warn, "swim_refused", fault.to_string(), effects);
+        }
         self.carry_mesh(mesh, effects);
     }
 
