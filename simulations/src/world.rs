@@ -341,7 +341,7 @@ impl World {
             Effect::Answer { id, response, last } => self.answers.push_back((node, id, response, last)),
             Effect::SetTimer { timer, at } => {
                 let at = at.max(self.now);
-                if self.nodes[node].timers.insert(timer, at) != Some(at) {
+                if self.nodes[node].timers.insert(timer.clone(), at) != Some(at) {
                     self.later(at, Happening::Timer { node, life, timer });
                 }
             }
