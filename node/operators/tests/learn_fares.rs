@@ -50,7 +50,11 @@ fn fares() -> Option<Vec<Invoked>> {
         Event { key, time: Time::parse(cells[0]).unwrap(), headers: Vec::new(), payload: payload.into() }
     };
     let events = text.lines().skip(1).enumerate();
-    Some(events.map(|(i, line)| Invoked { input: 0, placed: Placed { id: id(i as u32), event: event(line) } }).collect())
+    Some(
+        events
+            .map(|(i, line)| Invoked { input: 0, placed: Placed { id: id(i as u32), event: event(line) } })
+            .collect(),
+    )
 }
 
 /// (n, sum of errors, sum of the naive line's, auc, events predicted)
@@ -88,7 +92,11 @@ fn run(events: &[Invoked]) -> (f64, f64, f64, f64, usize) {
         }
     }
     let bytes: usize = state.0.iter().map(|(key, value)| key.len() + value.len()).sum();
-    println!("  {running} inside {:.3} weights {weights} entries {} bytes {bytes}", f64::from(inside.0) / f64::from(inside.1), state.0.len());
+    println!(
+        "  {running} inside {:.3} weights {weights} entries {} bytes {bytes}",
+        f64::from(inside.0) / f64::from(inside.1),
+        state.0.len()
+    );
     let get = |name: &str| running[name].as_f64().unwrap_or(0.0);
     (get("n"), get("n") * get("mae"), get("n") * get("mae_last_value"), get("auc"), predicted)
 }
@@ -103,8 +111,11 @@ fn beats_price_stays_in_any_number_of_shares() {
         let began = std::time::Instant::now();
         let mut sums = (0.0, 0.0, 0.0, 0.0, 0);
         for share in 0..shares {
-            let mine: Vec<Invoked> =
-                events.iter().filter(|e| slot_of(&e.placed.event.key) * shares / 1024 == share).cloned().collect();
+            let mine: Vec<Invoked> = events
+                .iter()
+                .filter(|e| slot_of(&e.placed.event.key) * shares / 1024 == share)
+                .cloned()
+                .collect();
             let (n, mae, naive, auc, predicted) = run(&mine);
             sums = (sums.0 + n, sums.1 + mae, sums.2 + naive, sums.3 + auc * n, sums.4 + predicted);
         }

@@ -61,5 +61,7 @@ pub fn cell_of(seed: u64, kind: &str, parts: &[u64]) -> u16 {
 
 /// A text as a token's part.
 pub fn text(value: &str) -> u64 {
-    value.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+    value
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }

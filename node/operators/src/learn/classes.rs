@@ -12,7 +12,12 @@ pub const CLASSES: usize = 13;
 const STAYS: usize = CLASSES / 2;
 /// Upper edges of the classes above "stays", in units of the step; the last class is open.
 const EDGES: [f64; STAYS] = [0.02, 0.5, 1.0, 2.0, 4.0, 8.0];
-const RATE: f64 = 0.15;
+const RATE: f64 = 0.1;
+/// What the root of a cell's squares begins with: the larger, the slower the first steps.
+const CAUTION: f64 = 1.0;
+/// How sure one direction must be before "stays" is left. The outcomes of neighbouring predictions
+/// overlap, so the probabilities sound surer than they are.
+const DECISIVE: f64 = 0.75;
 /// Weight decay per touch, against tokens that were seen once.
 const EASE: f64 = 1e-4;
 
@@ -36,8 +41,13 @@ impl Means {
         }
     }
 
-    /// The change at which half of the probability is reached.
+    /// The change at which half of the probability is reached; none while no direction is sure.
     pub fn median(&self, probabilities: &[f64; CLASSES]) -> f64 {
+        let up: f64 = probabilities.iter().skip(STAYS + 1).sum();
+        let down: f64 = probabilities.iter().take(STAYS).sum();
+        if up.max(down) < DECISIVE {
+            return 0.0;
+        }
         let mut sum = 0.0;
         for (class, (p, mean)) in probabilities.iter().zip(&self.mean).enumerate() {
             sum += p;
@@ -91,7 +101,7 @@ pub fn step(cell: &mut Cell, slope: &[f64; CLASSES]) {
         let w = f64::from(*weight);
         let pull = slope + EASE * w;
         *square += (pull * pull) as f32;
-        *weight = (w - RATE * pull / (f64::from(*square).sqrt() + 0.1)) as f32;
+        *weight = (w - RATE * pull / (f64::from(*square).sqrt() + CAUTION)) as f32;
     }
 }
 

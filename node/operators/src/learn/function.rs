@@ -55,7 +55,8 @@ impl Operator for Learn {
                     continue;
                 }
             };
-            let mut step = Step { learn: self, state: &mut *state, event, payload, cause, out: &mut handled.emitted };
+            let mut step =
+                Step { learn: self, state: &mut *state, event, payload, cause, out: &mut handled.emitted };
             step.run().map_err(unreadable)?;
         }
         self.cache.flush(state);
@@ -210,8 +211,7 @@ impl Step<'_> {
             None => Model::new(settings),
         };
         let cells = cache.cells();
-        let mut prediction =
-            model.predict(settings, ground, row, &|number| cells.get(&number).cloned().unwrap_or_default());
+        let mut prediction = model.predict(settings, ground, row, cells);
         cache.model = Some(model);
         prediction.at = self.event.time;
         prediction.key = self.event.key.to_vec();
@@ -221,8 +221,11 @@ impl Step<'_> {
     fn settle(&mut self, prediction: &Prediction, truth: f64) -> Result<(), Unreadable> {
         let Learn { settings, cache } = &mut *self.learn;
         cache.load_cells(prediction.tokens.iter().copied(), self.state)?;
-        let mut cells: Vec<Cell> =
-            prediction.tokens.iter().map(|number| cache.cells().get(number).cloned().unwrap_or_default()).collect();
+        let mut cells: Vec<Cell> = prediction
+            .tokens
+            .iter()
+            .map(|number| cache.cells().get(number).cloned().unwrap_or_default())
+            .collect();
         let model = cache.model(settings, self.state)?;
         model.settle(settings, prediction, truth, &mut cells);
         let settled = Settled {

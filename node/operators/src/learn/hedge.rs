@@ -31,7 +31,8 @@ impl Hedge {
     }
 
     pub fn weights(&self, active: &[bool; EXPERTS.len()]) -> [f64; EXPERTS.len()] {
-        let best = self.losses.iter().zip(active).filter(|(_, on)| **on).map(|(l, _)| *l).fold(f64::MAX, f64::min);
+        let best =
+            self.losses.iter().zip(active).filter(|(_, on)| **on).map(|(l, _)| *l).fold(f64::MAX, f64::min);
         let mut weights = [0.0; EXPERTS.len()];
         let mut sum = 0.0;
         for ((weight, loss), on) in weights.iter_mut().zip(&self.losses).zip(active) {

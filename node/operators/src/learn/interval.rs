@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 
 /// Residuals that are remembered.
 const RECENT: usize = 512;
-const RATE: f64 = 0.01;
+const RATE: f64 = 0.02;
+/// A level above one widens beyond the largest residual that is remembered.
+const LEVEL_MAX: f64 = 2.0;
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Residuals {
@@ -27,7 +29,7 @@ impl Residuals {
     pub fn width(&self) -> f64 {
         let last = self.sorted.len().saturating_sub(1);
         let at = (self.level * self.sorted.len() as f64).floor() as usize;
-        self.sorted.get(at.min(last)).copied().unwrap_or(0.0)
+        self.sorted.get(at.min(last)).copied().unwrap_or(0.0) * self.level.max(1.0)
     }
 
     /// `inside`: whether the truth lay between the bounds that were given.
@@ -36,7 +38,7 @@ impl Residuals {
             return;
         }
         let missed = f64::from(u8::from(!inside));
-        self.level = (self.level + RATE * (missed - (1.0 - self.coverage))).clamp(0.0, 1.0);
+        self.level = (self.level + RATE * (missed - (1.0 - self.coverage))).clamp(0.0, LEVEL_MAX);
         if self.recent.len() >= RECENT
             && let Some(old) = self.recent.pop_front()
         {

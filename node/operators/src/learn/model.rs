@@ -149,12 +149,16 @@ impl Model {
         (self.rises.mean * self.rises.n + 1.0) / (self.rises.n + 2.0)
     }
 
-    fn inputs(&mut self, row: &Row, cells: &dyn Fn(u16) -> Cell) -> Vec<f32> {
+    fn inputs(&mut self, row: &Row, cells: &BTreeMap<u16, Cell>) -> Vec<f32> {
         let mut x = vec![0.0; self.names.len() + 1];
         if let Some(constant) = x.first_mut() {
             *constant = 1.0;
         }
-        let encoded = row.encoded.iter().take(ENCODED_MAX).map(|(name, cell)| (name, cells(*cell).mean()));
+        let encoded = row
+            .encoded
+            .iter()
+            .take(ENCODED_MAX)
+            .map(|(name, cell)| (name, cells.get(cell).map_or(0.0, Cell::mean)));
         for (name, value) in encoded.chain(row.numbers.iter().map(|(name, value)| (name, *value))) {
             if !value.is_finite() {
                 continue;
@@ -180,11 +184,16 @@ impl Model {
         x
     }
 
-    pub fn predict(&mut self, settings: &Settings, ground: Ground, row: Row, cells: &dyn Fn(u16) -> Cell) -> Prediction {
+    pub fn predict(
+        &mut self,
+        settings: &Settings,
+        ground: Ground,
+        row: Row,
+        cells: &BTreeMap<u16, Cell>,
+    ) -> Prediction {
         let x = self.inputs(&row, cells);
         let step = settings.rises_by().filter(|by| *by > 0.0).unwrap_or(self.moves.mean.max(1e-6));
-        let present: Vec<Cell> = row.tokens.iter().map(|token| cells(*token)).collect();
-        let classes = classes::probabilities(present.iter());
+        let classes = classes::probabilities(row.tokens.iter().filter_map(|token| cells.get(token)));
         let Ground { last_value, anchor, unit } = ground;
         let value_of = |change: f64| anchor + unit * change.clamp(-CHANGE_MAX, CHANGE_MAX);
         let experts = [
@@ -202,7 +211,11 @@ impl Model {
             let above = |p: f64| (logit(p) - logit(base)).clamp(-4.0, 4.0) as f32;
             let classes_say = above(classes::above(&classes));
             chances.push(classes_say);
-            let encoded = row.encoded.iter().take(ENCODED_MAX).map(|(_, cell)| above(cells(*cell).rises(base)));
+            let encoded = row
+                .encoded
+                .iter()
+                .take(ENCODED_MAX)
+                .map(|(_, cell)| above(cells.get(cell).map_or(base, |cell| cell.rises(base))));
             chances.extend(encoded);
             chances.resize(ENCODED_MAX + 1, 0.0);
             chances.extend_from_slice(&x);

@@ -56,7 +56,9 @@ pub fn number(value: Option<&Value>) -> Option<f64> {
 
 /// A text that reads as an instant.
 pub fn instant(value: &str) -> Option<Time> {
-    let dated = value.len() >= 10 && value.as_bytes().first().is_some_and(u8::is_ascii_digit) && value.as_bytes().get(4) == Some(&b'-');
+    let dated = value.len() >= 10
+        && value.as_bytes().first().is_some_and(u8::is_ascii_digit)
+        && value.as_bytes().get(4) == Some(&b'-');
     if dated { Time::parse(value) } else { None }
 }
 
@@ -167,7 +169,8 @@ impl Maker<'_> {
         self.calendar(name, at);
         let (hour, day) = clock(at);
         let thirds = (spans.abs() * 3.0).min(1e9);
-        let bucket = if thirds < 24.0 { thirds.floor() } else { 24.0 + ((thirds / 24.0).log2() * 4.0).floor() };
+        let bucket =
+            if thirds < 24.0 { thirds.floor() } else { 24.0 + ((thirds / 24.0).log2() * 4.0).floor() };
         parts.distances.push((name.to_string(), bucket as u64 * 2 + u64::from(distance < 0.0)));
         parts.clocks.push((name.to_string(), hour, day));
     }

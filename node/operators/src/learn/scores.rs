@@ -14,6 +14,7 @@ pub struct Scores {
     absolute_last_value: f64,
     squared: f64,
     asked: u64,
+    rises: u64,
     log_loss: f64,
     happened: Vec<u64>,
     not: Vec<u64>,
@@ -42,6 +43,7 @@ impl Scores {
         self.squared = add(self.squared, error * error);
         let Some((p, happened)) = outcome else { return };
         self.asked += 1;
+        self.rises += u64::from(happened);
         let sure = if happened { p } else { 1.0 - p };
         self.log_loss -= sure.clamp(1e-6, 1.0).ln();
         self.happened.resize(BINS, 0);
@@ -50,7 +52,8 @@ impl Scores {
         let (mine, other) =
             if happened { (&mut self.happened, &self.not) } else { (&mut self.not, &self.happened) };
         let equal = other.get(bin).copied().unwrap_or(0);
-        let beyond: u64 = if happened { other.iter().take(bin).sum() } else { other.iter().skip(bin + 1).sum() };
+        let beyond: u64 =
+            if happened { other.iter().take(bin).sum() } else { other.iter().skip(bin + 1).sum() };
         self.ordered = self.ordered.saturating_add(2 * beyond + equal);
         if let Some(count) = mine.get_mut(bin) {
             *count += 1;
@@ -60,8 +63,7 @@ impl Scores {
     pub fn running(&self) -> Running {
         let n = self.n.max(1) as f64;
         let asked = self.asked > 0;
-        let (rises, rest): (u64, u64) = (self.happened.iter().sum(), self.not.iter().sum());
-        let pairs = rises as f64 * rest as f64;
+        let pairs = self.rises as f64 * self.asked.saturating_sub(self.rises) as f64;
         Running {
             n: self.n,
             mae: self.absolute / n,
@@ -84,15 +86,22 @@ mod tests {
 
     #[test]
     fn the_binned_auc_is_the_counted_one() {
-        let rows: Vec<(f64, bool)> =
-            (0..300u64).map(|i| ((i * 71 % 997) as f64 / 997.0, i * 31 % 7 < 2 + i * 71 % 997 / 300)).collect();
+        let rows: Vec<(f64, bool)> = (0..300u64)
+            .map(|i| ((i * 71 % 997) as f64 / 997.0, i * 31 % 7 < 2 + i * 71 % 997 / 300))
+            .collect();
         let mut scores = Scores::default();
         rows.iter().for_each(|(p, y)| scores.add(1.0, 2.0, Some((*p, *y))));
         let (mut good, mut pairs) = (0.0, 0.0);
         for (p, _) in rows.iter().filter(|row| row.1) {
             for (q, _) in rows.iter().filter(|row| !row.1) {
                 pairs += 1.0;
-                good += if p > q { 1.0 } else if p == q { 0.5 } else { 0.0 };
+                good += if p > q {
+                    1.0
+                } else if p == q {
+                    0.5
+                } else {
+                    0.0
+                };
             }
         }
         assert!((scores.running().auc.unwrap() - good / pairs).abs() < 2e-3);

@@ -4,7 +4,6 @@ use dunlin_protocol::pipeline::manifest::{F64, Label, LearnSpec};
 
 /// The experts, in the order of every list of predictions and weights.
 pub const EXPERTS: [&str; 4] = ["last_value", "rls", "median", "classes"];
-pub const LAST_VALUE: usize = 0;
 pub const RLS: usize = 1;
 pub const MEDIAN: usize = 2;
 pub const CLASSES: usize = 3;
@@ -22,14 +21,18 @@ impl Settings {
     pub fn of(spec: &LearnSpec) -> Result<Settings, String> {
         let coverage = spec.interval.map_or(0.9, |F64(share)| share);
         if !(coverage > 0.0 && coverage < 1.0) {
-            return Err(format!("interval = {coverage} is no coverage: write a number between 0 and 1, as 0.9"));
+            return Err(format!(
+                "interval = {coverage} is no coverage: write a number between 0 and 1, as 0.9"
+            ));
         }
         let (target, hidden) = match &spec.label {
             Label::Later { target, rises_by, .. } => {
                 if let Some(F64(by)) = rises_by
                     && !(by.is_finite() && *by >= 0.0)
                 {
-                    return Err(format!("rises_by = {by} is no rise: write a fraction of 0 or more, as 0.05"));
+                    return Err(format!(
+                        "rises_by = {by} is no rise: write a fraction of 0 or more, as 0.05"
+                    ));
                 }
                 (target, None)
             }
@@ -49,10 +52,7 @@ impl Settings {
             match EXPERTS.iter().zip(active.iter_mut()).find(|(name, _)| *name == model) {
                 Some((_, slot)) => *slot = true,
                 None => {
-                    return Err(format!(
-                        "there is no model '{model}': choose from {}",
-                        EXPERTS.join(", ")
-                    ));
+                    return Err(format!("there is no model '{model}': choose from {}", EXPERTS.join(", ")));
                 }
             }
         }
