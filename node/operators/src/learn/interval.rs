@@ -5,8 +5,9 @@ use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 
-/// Residuals that are remembered.
+/// Residuals that are remembered: every one at first, then each eighth, since neighbours are alike.
 const RECENT: usize = 512;
+const STRIDE: u64 = 8;
 const RATE: f64 = 0.02;
 /// A level above one widens beyond the largest residual that is remembered.
 const LEVEL_MAX: f64 = 2.0;
@@ -18,11 +19,12 @@ pub struct Residuals {
     sorted: Vec<f64>,
     level: f64,
     coverage: f64,
+    seen: u64,
 }
 
 impl Residuals {
     pub fn new(coverage: f64) -> Residuals {
-        Residuals { recent: VecDeque::new(), sorted: Vec::new(), level: coverage, coverage }
+        Residuals { recent: VecDeque::new(), sorted: Vec::new(), level: coverage, coverage, seen: 0 }
     }
 
     /// Half the interval's width, in units; zero until a residual is known.
@@ -39,6 +41,10 @@ impl Residuals {
         }
         let missed = f64::from(u8::from(!inside));
         self.level = (self.level + RATE * (missed - (1.0 - self.coverage))).clamp(0.0, LEVEL_MAX);
+        self.seen += 1;
+        if self.recent.len() >= RECENT && !self.seen.is_multiple_of(STRIDE) {
+            return;
+        }
         if self.recent.len() >= RECENT
             && let Some(old) = self.recent.pop_front()
         {
