@@ -11,6 +11,7 @@
 //! Every value begins with a version byte. Model, series and cells are read once, kept, and
 //! written once per batch; waiting predictions go straight through.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
@@ -75,9 +76,8 @@ impl Cache {
         state: &mut dyn State,
     ) -> Result<(), Unreadable> {
         for number in numbers {
-            if !self.cells.contains_key(&number) {
-                let cell = load(state, &named(b'c', &number.to_be_bytes()))?.unwrap_or_default();
-                self.cells.insert(number, cell);
+            if let Entry::Vacant(place) = self.cells.entry(number) {
+                place.insert(load(state, &named(b'c', &number.to_be_bytes()))?.unwrap_or_default());
             }
         }
         Ok(())
