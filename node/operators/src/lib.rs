@@ -4,4 +4,5 @@
 //! An actor runs a [`chain::ChainRunner`]: the head (a wasm function, `learn`, a sink, or nothing)
 //! and the stateless steps fused behind it.
 
+pub mod learn;
 pub mod operator;

@@ -1,0 +1,140 @@
+//! Classes of change: what moves rarely "stays", a class of its own; the others lie on both sides.
+//!
+//! A softmax over the classes, linear in the present tokens' cells, learned with AdaGrad. Its median
+//! class, read out as that class's own mean change, is an expert; the classes above the bound that
+//! was asked for sum to a probability.
+
+use serde::{Deserialize, Serialize};
+
+use super::cells::Cell;
+
+pub const CLASSES: usize = 13;
+const STAYS: usize = CLASSES / 2;
+/// Upper edges of the classes above "stays", in units of the step; the last class is open.
+const EDGES: [f64; STAYS] = [0.02, 0.5, 1.0, 2.0, 4.0, 8.0];
+const RATE: f64 = 0.1;
+/// What the root of a cell's squares begins with: the larger, the slower the first steps.
+const CAUTION: f64 = 1.0;
+/// How sure one direction must be before "stays" is left. The outcomes of neighbouring predictions
+/// overlap, so the probabilities sound surer than they are.
+const DECISIVE: f64 = 0.75;
+/// Weight decay per touch, against tokens that were seen once.
+const EASE: f64 = 1e-4;
+
+/// What is common to all cells: the mean change in each class.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Means {
+    n: [f64; CLASSES],
+    mean: [f64; CLASSES],
+}
+
+impl Means {
+    pub fn new() -> Means {
+        Means { n: [0.0; CLASSES], mean: [0.0; CLASSES] }
+    }
+
+    pub fn learn(&mut self, change: f64, step: f64) {
+        let class = class_of(change, step);
+        if let (Some(n), Some(mean)) = (self.n.get_mut(class), self.mean.get_mut(class)) {
+            *n = (*n + 1.0).min(500.0);
+            *mean += (change.clamp(-16.0 * step, 16.0 * step) - *mean) / *n;
+        }
+    }
+
+    /// The change at which half of the probability is reached; none while no direction is sure.
+    pub fn median(&self, probabilities: &[f64; CLASSES]) -> f64 {
+        let up: f64 = probabilities.iter().skip(STAYS + 1).sum();
+        let down: f64 = probabilities.iter().take(STAYS).sum();
+        if up.max(down) < DECISIVE {
+            return 0.0;
+        }
+        let mut sum = 0.0;
+        for (class, (p, mean)) in probabilities.iter().zip(&self.mean).enumerate() {
+            sum += p;
+            if sum >= 0.5 {
+                return if class == STAYS { 0.0 } else { *mean };
+            }
+        }
+        0.0
+    }
+}
+
+/// Which class a change belongs to; `step` is the unit of the edges.
+pub fn class_of(change: f64, step: f64) -> usize {
+    let size = change.abs() / step;
+    // A change of exactly the step is not beyond it.
+    let away = EDGES.iter().take_while(|edge| size > **edge).count();
+    if change < 0.0 { STAYS - away } else { STAYS + away }
+}
+
+/// The probability of each class, given the present tokens' cells.
+pub fn probabilities<'a>(cells: impl Iterator<Item = &'a Cell>) -> [f64; CLASSES] {
+    let mut scores = [0.0; CLASSES];
+    for cell in cells {
+        for (score, weight) in scores.iter_mut().zip(&cell.weights) {
+            *score += f64::from(*weight);
+        }
+    }
+    softmax(scores)
+}
+
+fn softmax(mut scores: [f64; CLASSES]) -> [f64; CLASSES] {
+    let top = scores.iter().copied().fold(f64::MIN, f64::max);
+    scores.iter_mut().for_each(|score| *score = (*score - top).exp());
+    let sum: f64 = scores.iter().sum();
+    scores.iter_mut().for_each(|score| *score /= sum);
+    scores
+}
+
+/// The derivative of the log loss by each class's score.
+pub fn gradient(probabilities: &[f64; CLASSES], truth: usize) -> [f64; CLASSES] {
+    let mut slope = *probabilities;
+    if let Some(hit) = slope.get_mut(truth) {
+        *hit -= 1.0;
+    }
+    slope
+}
+
+/// One AdaGrad step of one present cell.
+pub fn step(cell: &mut Cell, slope: &[f64; CLASSES]) {
+    for ((weight, square), slope) in cell.weights.iter_mut().zip(&mut cell.squares).zip(slope) {
+        let w = f64::from(*weight);
+        let pull = slope + EASE * w;
+        *square += (pull * pull) as f32;
+        *weight = (w - RATE * pull / (f64::from(*square).sqrt() + CAUTION)) as f32;
+    }
+}
+
+/// The probability of a change by more than the step.
+pub fn above(probabilities: &[f64; CLASSES]) -> f64 {
+    // Edge 1.0 is the third: stays, up to half a step, up to the step, then beyond it.
+    probabilities.iter().skip(STAYS + 3).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn classes_lie_around_stays() {
+        assert_eq!(class_of(0.0, 0.05), STAYS);
+        assert_eq!(class_of(0.05, 0.05), STAYS + 2);
+        assert_eq!(class_of(0.051, 0.05), STAYS + 3);
+        assert_eq!(class_of(-1e9, 0.05), 0);
+        assert_eq!(class_of(1e9, 0.05), CLASSES - 1);
+    }
+
+    #[test]
+    fn the_gradient_is_the_numeric_one() {
+        let scores: [f64; CLASSES] = std::array::from_fn(|i| (i as f64 * 0.7).sin());
+        let slope = gradient(&softmax(scores), 4);
+        for i in 0..CLASSES {
+            let loss = |by: f64| {
+                let mut scores = scores;
+                scores[i] += by;
+                -softmax(scores)[4].ln()
+            };
+            assert!(((loss(1e-6) - loss(-1e-6)) / 2e-6 - slope[i]).abs() < 1e-6);
+        }
+    }
+}

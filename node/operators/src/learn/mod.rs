@@ -1,0 +1,33 @@
+//! `learn`: predictions inside the stream, from the first event on, learned from the same stream.
+//!
+//! For every event [`Learn`] first settles the predictions whose outcome this event brings (each is
+//! scored as it was made, then learned from), then predicts. A prediction waits in keyed state until
+//! its outcome may be known, so nothing is ever learned early.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `function` | the operator: batches in, predictions and scores out |
+//! | `store` | keyed state: layout, versions, the cache of one batch |
+//! | `row`, `series` | an event as numbers and tokens; a key's own path |
+//! | `model` | all experts of a share, their combination, what they learn |
+//! | `rls`, `median`, `classes`, `cells` | recursive least squares, median line, classes of change |
+//! | `hedge`, `interval`, `scores` | weights of the experts, honest intervals, running metrics |
+//!
+//! A stage has one model per share (all its keys teach it) and a series per key.
+
+mod cells;
+mod classes;
+mod function;
+mod hedge;
+mod interval;
+mod median;
+mod model;
+mod payload;
+mod rls;
+mod row;
+mod scores;
+mod series;
+mod settings;
+mod store;
+
+pub use function::Learn;

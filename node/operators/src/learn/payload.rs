@@ -1,0 +1,75 @@
+//! What goes out: a prediction, and the same with its scores once it is settled.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use dunlin_protocol::event::Event;
+use dunlin_protocol::time::Time;
+use serde::Serialize;
+
+use super::model::Prediction;
+use super::scores::Running;
+use super::settings::{EXPERTS, Settings};
+
+#[derive(Serialize)]
+struct Line<'a> {
+    key: &'a str,
+    at: String,
+    due: String,
+    value: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    probability: Option<f64>,
+    low: f64,
+    high: f64,
+    last_value: f64,
+    weights: BTreeMap<&'static str, f64>,
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    settled: Option<Settled>,
+}
+
+/// How a prediction came out.
+#[derive(Debug, Serialize)]
+pub struct Settled {
+    #[serde(serialize_with = "rfc3339")]
+    pub settled_at: Time,
+    pub truth: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub happened: Option<bool>,
+    pub absolute_error: f64,
+    pub absolute_error_last_value: f64,
+    pub running: Running,
+}
+
+fn rfc3339<S: serde::Serializer>(at: &Time, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&at.to_rfc3339())
+}
+
+/// The event that carries `prediction`; at its own time, or at that of its settling.
+pub fn event(settings: &Settings, prediction: &Prediction, settled: Option<Settled>) -> Event {
+    let time = settled.as_ref().map_or(prediction.at, |settled| settled.settled_at);
+    let line = Line {
+        key: core::str::from_utf8(&prediction.key).unwrap_or(""),
+        at: prediction.at.to_rfc3339(),
+        due: prediction.due.to_rfc3339(),
+        value: prediction.value,
+        probability: prediction.probability,
+        low: prediction.low,
+        high: prediction.high,
+        last_value: prediction.last_value,
+        weights: EXPERTS
+            .iter()
+            .zip(prediction.weights)
+            .zip(settings.active)
+            .filter(|(_, active)| *active)
+            .map(|((name, weight), _)| (*name, weight))
+            .collect(),
+        settled,
+    };
+    Event {
+        key: Bytes::copy_from_slice(&prediction.key),
+        time,
+        headers: Vec::new(),
+        // Plain numbers and texts always serialise.
+        payload: Bytes::from(serde_json::to_vec(&line).unwrap_or_default()),
+    }
+}

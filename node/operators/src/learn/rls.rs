@@ -1,0 +1,179 @@
+//! A linear model with a second-order step: recursive least squares, and with a weight of
+//! p (1 - p) per row the same recursion for a logistic line.
+//!
+//! Forgetting divides the covariance by a factor just under one at each step; where inputs stay
+//! silent that would let it grow without bound (wind-up), so its trace is held under a bound.
+
+use serde::{Deserialize, Serialize};
+
+/// Variance of a coefficient before anything is known: the inverse of the ridge.
+const PRIOR: f64 = 0.5;
+/// Mean of the covariance's diagonal at most, in priors.
+const WIND_UP: f64 = 1.0;
+/// Innovations are clipped at so many times their running mean size.
+const CLIP: f64 = 4.0;
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Line {
+    forget: f64,
+    weights: Vec<f64>,
+    /// Row by row.
+    covariance: Vec<f64>,
+    /// Running mean of the innovation's size, and how many it has seen.
+    size: f64,
+    seen: u64,
+}
+
+impl Line {
+    pub fn new(forget: f64) -> Line {
+        Line { forget, weights: Vec::new(), covariance: Vec::new(), size: 0.0, seen: 0 }
+    }
+
+    /// Inputs that are longer than the line has known so far bring new coefficients of zero.
+    pub fn predict(&self, x: &[f32]) -> f64 {
+        dot(&self.weights, x)
+    }
+
+    /// Least squares: one step towards `y`, with the innovation clipped.
+    pub fn fit(&mut self, x: &[f32], y: f64) {
+        let error = y - self.predict(x);
+        if !error.is_finite() {
+            return;
+        }
+        self.seen += 1;
+        let bound = if self.seen > 20 { CLIP * self.size } else { f64::INFINITY };
+        let clipped = error.clamp(-bound, bound);
+        self.size += (clipped.abs() - self.size) / (self.seen.min(500) as f64);
+        self.step(x, clipped, 1.0);
+    }
+
+    /// Logistic loss: one step of `offset + line` towards the outcome.
+    pub fn fit_offset(&mut self, x: &[f32], offset: f64, happened: bool) {
+        let p = sigmoid(offset + self.predict(x));
+        self.step(x, f64::from(u8::from(happened)) - p, (p * (1.0 - p)).max(0.02));
+    }
+
+    /// w += P x e / (f + v x'Px); P = (P - v P x x'P / (f + v x'Px)) / f.
+    fn step(&mut self, x: &[f32], error: f64, weight: f64) {
+        self.grow(x.len());
+        let size = self.weights.len();
+        if size == 0 {
+            return;
+        }
+        let mut x: Vec<f64> = x.iter().map(|x| f64::from(*x)).collect();
+        x.resize(size, 0.0);
+        let px: Vec<f64> = self
+            .covariance
+            .chunks_exact(size)
+            .map(|row| row.iter().zip(&x).map(|(p, x)| p * x).sum())
+            .collect();
+        let spread: f64 = px.iter().zip(&x).map(|(p, x)| p * x).sum();
+        let scale = self.forget + weight * spread.max(0.0);
+        for (w, p) in self.weights.iter_mut().zip(&px) {
+            *w += p * error / scale;
+        }
+        let keep = 1.0 / self.forget;
+        for (row, pi) in self.covariance.chunks_exact_mut(size).zip(&px) {
+            let gain = weight * pi / scale;
+            for (p, pj) in row.iter_mut().zip(&px) {
+                *p = (*p - gain * pj) * keep;
+            }
+        }
+        self.guard(size);
+    }
+
+    fn guard(&mut self, size: usize) {
+        let trace: f64 = self.covariance.iter().step_by(size + 1).sum();
+        let bound = WIND_UP * PRIOR * size as f64;
+        if !trace.is_finite() || trace < 0.0 || self.weights.iter().any(|w| !w.is_finite() || w.abs() > 1e6) {
+            let forget = self.forget;
+            *self = Line::new(forget);
+            self.grow(size);
+        } else if trace > bound {
+            let shrink = bound / trace;
+            self.covariance.iter_mut().for_each(|p| *p *= shrink);
+        }
+    }
+
+    fn grow(&mut self, size: usize) {
+        let old = self.weights.len();
+        if size <= old {
+            return;
+        }
+        self.weights.resize(size, 0.0);
+        let mut wider = Vec::with_capacity(size * size);
+        for row in 0..size {
+            let known = self.covariance.get(row * old..(row + 1) * old).unwrap_or(&[]);
+            let begin = wider.len();
+            wider.extend_from_slice(known);
+            wider.resize(begin + size, 0.0);
+            if row >= old
+                && let Some(diagonal) = wider.get_mut(begin + row)
+            {
+                *diagonal = PRIOR;
+            }
+        }
+        self.covariance = wider;
+    }
+}
+
+pub fn dot(weights: &[f64], x: &[f32]) -> f64 {
+    weights.iter().zip(x).map(|(w, x)| w * f64::from(*x)).sum()
+}
+
+pub fn sigmoid(logit: f64) -> f64 {
+    1.0 / (1.0 + (-logit.clamp(-30.0, 30.0)).exp())
+}
+
+pub fn logit(p: f64) -> f64 {
+    let p = p.clamp(1e-4, 1.0 - 1e-4);
+    (p / (1.0 - p)).ln()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finds_a_line_and_grows_with_its_inputs() {
+        let mut line = Line::new(0.999);
+        for i in 0..400u32 {
+            let a = ((i * 37 % 100) as f32 - 50.0) / 50.0;
+            line.fit(&[1.0, a], 2.0 + 3.0 * f64::from(a));
+        }
+        assert!((line.predict(&[1.0, 0.5]) - 3.5).abs() < 0.05);
+        line.fit(&[1.0, 0.5, 1.0], 3.5);
+        assert!((line.predict(&[1.0, 0.5, 1.0]) - 3.5).abs() < 0.05);
+    }
+
+    #[test]
+    fn the_logistic_step_goes_along_the_negative_numeric_gradient() {
+        let x = [1.0f32, -0.7, 0.3];
+        let loss = |w: &[f64]| -sigmoid(dot(w, &x)).ln();
+        let mut line = Line::new(1.0);
+        line.grow(3);
+        line.weights = vec![0.2, -0.1, 0.4];
+        let before = line.weights.clone();
+        line.fit_offset(&x, 0.0, true);
+        for i in 0..3 {
+            let (mut up, mut down) = (before.clone(), before.clone());
+            up[i] += 1e-6;
+            down[i] -= 1e-6;
+            let gradient = (loss(&up) - loss(&down)) / 2e-6;
+            // With the prior covariance a multiple of the identity, the step is a positive multiple of it.
+            let ratio = (line.weights[i] - before[i]) / -gradient;
+            assert!((ratio - (line.weights[0] - before[0]) / (1.0 - sigmoid(dot(&before, &x)))).abs() < 1e-6);
+        }
+    }
+
+    #[test]
+    fn silence_does_not_wind_it_up() {
+        let mut line = Line::new(0.9);
+        for _ in 0..10_000 {
+            line.fit(&[1.0, 0.0, 0.0], 1.0);
+        }
+        line.fit(&[1.0, 5.0, -5.0], 100.0);
+        assert!(line.covariance.iter().all(|p| p.is_finite() && p.abs() < 10.0));
+        assert!(line.weights.iter().all(|w| w.abs() < 100.0));
+    }
+}

@@ -1,0 +1,253 @@
+//! An event as the experts see it: named numbers and hashed tokens.
+//!
+//! Fields are taken by their kind: numbers as they are; times as their distance from the event's
+//! time and their calendar parts; texts as categories (and, when they are made of parts, by their
+//! first part too). The key's own path is always there.
+
+use dunlin_protocol::event::Event;
+use dunlin_protocol::time::Time;
+use serde_json::{Map, Value};
+
+use super::cells::{cell_of, text};
+use super::series::Series;
+
+const HOUR: f64 = 3_600_000.0;
+const DAY: f64 = 24.0 * HOUR;
+/// Fields of each kind that take part in crosses.
+const CROSSED: usize = 3;
+/// Cells of a row at most.
+const TOKENS_MAX: usize = 32;
+/// Beyond, a number counts as missing: its square must stay finite.
+const NUMBER_MAX: f64 = 1e100;
+
+#[derive(Debug, Default)]
+pub struct Row {
+    pub numbers: Vec<(String, f64)>,
+    pub tokens: Vec<u16>,
+    /// Tokens whose cell's means are inputs of the lines as well.
+    pub encoded: Vec<(String, u16)>,
+}
+
+/// What a row is made of besides the event.
+#[derive(Debug, Clone, Copy)]
+pub struct Context<'a> {
+    pub features: Option<&'a [String]>,
+    /// Fields that are not features by default: target, label and its time.
+    pub hidden: [&'a str; 2],
+    pub seed: u64,
+    pub series: &'a Series,
+    /// The naive line's value; what it is measured against.
+    pub value: f64,
+    pub unit: f64,
+    /// The horizon, or a day: the measure of distances in time.
+    pub span: f64,
+    /// Whether `value` is an observation of this event's key at this very time.
+    pub path: bool,
+}
+
+/// A field as a number; `None` when missing or beyond all measure.
+pub fn number(value: Option<&Value>) -> Option<f64> {
+    match value? {
+        Value::Number(number) => number.as_f64().filter(|n| n.abs() < NUMBER_MAX),
+        Value::Bool(yes) => Some(f64::from(u8::from(*yes))),
+        _ => None,
+    }
+}
+
+/// A text that reads as an instant.
+pub fn instant(value: &str) -> Option<Time> {
+    let dated = value.len() >= 10
+        && value.as_bytes().first().is_some_and(u8::is_ascii_digit)
+        && value.as_bytes().get(4) == Some(&b'-');
+    if dated { Time::parse(value) } else { None }
+}
+
+impl Row {
+    pub fn of(event: &Event, payload: &Map<String, Value>, context: &Context) -> Row {
+        let mut maker = Maker { row: Row::default(), context };
+        maker.fields(event, payload);
+        maker.row
+    }
+}
+
+struct Maker<'a> {
+    row: Row,
+    context: &'a Context<'a>,
+}
+
+/// Time and category tokens of the fields, for crosses.
+#[derive(Default)]
+struct Parts {
+    distances: Vec<(String, u64)>,
+    clocks: Vec<(String, u64, u64)>,
+    categories: Vec<(String, u64)>,
+    levels: Vec<(String, u64)>,
+}
+
+impl Maker<'_> {
+    fn number(&mut self, name: impl Into<String>, value: f64) {
+        self.row.numbers.push((name.into(), value));
+    }
+
+    fn token(&mut self, kind: &str, parts: &[u64]) -> u16 {
+        let cell = cell_of(self.context.seed, kind, parts);
+        if self.row.tokens.len() < TOKENS_MAX && !self.row.tokens.contains(&cell) {
+            self.row.tokens.push(cell);
+        }
+        cell
+    }
+
+    fn encode(&mut self, kind: &str, parts: &[u64]) {
+        let cell = self.token(kind, parts);
+        self.row.encoded.push((format!("mean of {kind}"), cell));
+    }
+
+    fn fields(&mut self, event: &Event, payload: &Map<String, Value>) {
+        let mut parts = Parts::default();
+        let key = core::str::from_utf8(&event.key).unwrap_or("");
+        match self.context.features {
+            Some(names) => {
+                for name in names {
+                    self.field(name, payload.get(name), event.time, key, &mut parts);
+                }
+            }
+            None => {
+                let hidden = self.context.hidden;
+                for (name, value) in payload.iter().filter(|(name, _)| !hidden.contains(&name.as_str())) {
+                    self.field(name, Some(value), event.time, key, &mut parts);
+                }
+            }
+        }
+        self.token("all", &[]);
+        let (hour, day) = clock(event.time);
+        self.calendar("now", event.time);
+        self.token("hour", &[hour / 3]);
+        self.token("day", &[day]);
+        if !key.is_empty() {
+            self.encode("key", &[text(key)]);
+        }
+        if self.context.path {
+            self.path(event.time, day, &parts);
+        }
+        self.crosses(&parts);
+    }
+
+    fn field(&mut self, name: &str, value: Option<&Value>, now: Time, key: &str, parts: &mut Parts) {
+        match value {
+            Some(Value::String(value)) => match instant(value) {
+                Some(at) => self.time(name, at, now, parts),
+                None => {
+                    // The key has a token of its own.
+                    if value != key {
+                        parts.categories.push((name.to_string(), text(value)));
+                    }
+                    if let Some((first, _)) = value.split_once(|c: char| !c.is_alphanumeric())
+                        && !first.is_empty()
+                    {
+                        parts.categories.push((format!("{name}'s first part"), text(first)));
+                    }
+                }
+            },
+            other => {
+                if let Some(n) = number(other) {
+                    self.number(name, n);
+                    parts.levels.push((name.to_string(), rung(n)));
+                }
+            }
+        }
+    }
+
+    fn time(&mut self, name: &str, at: Time, now: Time, parts: &mut Parts) {
+        let distance = at.0 as f64 - now.0 as f64;
+        if distance.abs() < 1000.0 {
+            // The event's own time: its calendar is there already.
+            return;
+        }
+        let spans = distance / self.context.span;
+        self.number(format!("{name} in"), spans.clamp(-1e6, 1e6));
+        self.number(format!("{name} in, log"), spans.signum() * (1.0 + spans.abs() * 3.0).ln());
+        self.calendar(name, at);
+        let (hour, day) = clock(at);
+        let thirds = (spans.abs() * 3.0).min(1e9);
+        let bucket =
+            if thirds < 24.0 { thirds.floor() } else { 24.0 + ((thirds / 24.0).log2() * 4.0).floor() };
+        parts.distances.push((name.to_string(), bucket as u64 * 2 + u64::from(distance < 0.0)));
+        parts.clocks.push((name.to_string(), hour, day));
+    }
+
+    fn calendar(&mut self, name: &str, at: Time) {
+        let turn = at.0 as f64 / DAY * std::f64::consts::TAU;
+        self.number(format!("{name} of day, sin"), turn.sin());
+        self.number(format!("{name} of day, cos"), turn.cos());
+        self.number(format!("{name} of week, sin"), (turn / 7.0).sin());
+        self.number(format!("{name} of week, cos"), (turn / 7.0).cos());
+    }
+
+    fn path(&mut self, now: Time, day: u64, parts: &Parts) {
+        let Context { series, value, unit, span, .. } = *self.context;
+        let since = now.since(series.changed_at).0 as f64;
+        let age = now.since(series.first_at).0 as f64;
+        let previous = series.previous.unwrap_or(value);
+        let relative = |other: f64| ((value - other) / unit).clamp(-10.0, 10.0);
+        self.number("value", value.signum() * (1.0 + value.abs()).ln());
+        self.number("since change", (1.0 + since / span * 3.0).ln());
+        self.number("age", (1.0 + age / span * 3.0).ln());
+        self.number("from own max", relative(series.max));
+        self.number("from own min", relative(series.min));
+        self.number("from own mean", relative(series.mean));
+        self.number("last move", relative(previous));
+        self.number("changes", (series.changes as f64 + 1.0).ln());
+        let (here, before) = (rung(value), series.previous.map_or(0, rung));
+        let oldest = series.earlier.map_or(0, rung);
+        let quiet = (1.0 + since / HOUR).log2() as u64;
+        let step = ((relative(previous) * 20.0).round() + 1000.0) as u64;
+        self.encode("rung", &[here]);
+        self.encode("rung, before", &[here, before]);
+        self.token("rung, before, oldest", &[here, before, oldest]);
+        self.token("rung, quiet", &[here, quiet]);
+        self.token("rung, day", &[here, day]);
+        self.token("move, quiet", &[step.min(2000), quiet]);
+        let high = ((relative(series.max) * 10.0).round() + 1000.0) as u64;
+        let low = ((relative(series.min) * 10.0).round() + 1000.0) as u64;
+        self.token("high, low", &[high, low]);
+        for (name, distance) in parts.distances.iter().take(CROSSED) {
+            self.encode(&format!("rung, {name}"), &[here, *distance]);
+        }
+        for (name, hour, weekday) in parts.clocks.iter().take(CROSSED) {
+            self.token(&format!("rung, hour of {name}"), &[here, *hour]);
+            self.token(&format!("rung, day of {name}"), &[here, *weekday]);
+        }
+        for (name, category) in parts.categories.iter().take(CROSSED) {
+            self.encode(&format!("rung, {name}"), &[here, *category]);
+        }
+    }
+
+    fn crosses(&mut self, parts: &Parts) {
+        for (name, category) in parts.categories.iter().take(8) {
+            self.encode(name, &[*category]);
+            if let Some((other, distance)) = parts.distances.first() {
+                self.encode(&format!("{name}, {other}"), &[*category, *distance]);
+            }
+        }
+        for ((name, distance), (_, hour, day)) in parts.distances.iter().zip(&parts.clocks).take(CROSSED) {
+            self.token(name, &[*distance]);
+            self.token(&format!("{name}, hour"), &[*distance, *hour]);
+            self.encode(&format!("{name}, day"), &[*distance, *day]);
+            self.token(&format!("{name}: hour, day"), &[*hour, *day]);
+        }
+        for (name, level) in parts.levels.iter().take(CROSSED) {
+            self.token(name, &[*level]);
+        }
+    }
+}
+
+/// Values within about a percent are one rung.
+fn rung(value: f64) -> u64 {
+    let steps = (value.abs().max(1e-12).ln() / 0.015).round() + 100_000.0;
+    steps as u64 * 2 + u64::from(value < 0.0)
+}
+
+/// Hour of the day and day of the week, UTC.
+fn clock(at: Time) -> (u64, u64) {
+    (at.0 / 3_600_000 % 24, (at.0 / 86_400_000 + 4) % 7)
+}

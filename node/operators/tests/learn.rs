@@ -1,0 +1,223 @@
+//! What `learn` promises whatever comes: no leak, all memory in state, finite numbers.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use dunlin_operators::learn::Learn;
+use dunlin_operators::operator::{FromHead, Operator, State};
+use dunlin_protocol::effect::Invoked;
+use dunlin_protocol::event::{Event, Placed};
+use dunlin_protocol::id::{Epoch, EventId, LogId, Seq};
+use dunlin_protocol::pipeline::manifest::{F64, Label, LearnSpec};
+use dunlin_protocol::time::{Span, Time};
+
+const HOUR: u64 = 3_600_000;
+
+#[derive(Default, Clone, PartialEq, Debug)]
+struct Memory(BTreeMap<Vec<u8>, Bytes>);
+
+impl State for Memory {
+    fn get(&mut self, key: &[u8]) -> Option<Bytes> {
+        self.0.get(key).cloned()
+    }
+    fn put(&mut self, key: &[u8], value: Bytes) {
+        self.0.insert(key.to_vec(), value);
+    }
+    fn delete(&mut self, key: &[u8]) {
+        self.0.remove(key);
+    }
+    fn scan(&mut self, prefix: &[u8], limit: usize) -> Vec<(Bytes, Bytes)> {
+        let from = self.0.range(prefix.to_vec()..).take_while(|(key, _)| key.starts_with(prefix));
+        from.take(limit).map(|(key, value)| (Bytes::copy_from_slice(key), value.clone())).collect()
+    }
+}
+
+fn spec(label: Label) -> LearnSpec {
+    LearnSpec { label, features: None, models: None, interval: None, seed: 7 }
+}
+
+fn later() -> LearnSpec {
+    spec(Label::Later { target: "v".into(), after: Span(5 * HOUR), rises_by: Some(F64(0.05)) })
+}
+
+fn same_row() -> LearnSpec {
+    spec(Label::SameRow { label: "v".into(), label_at: Some("known".into()) })
+}
+
+fn event(index: u32, hours: u64, key: &str, rest: &str) -> Invoked {
+    let time = Time(1_600_000_000_000 + hours * HOUR);
+    let known = time.after(Span((index as u64 % 9 + 1) * HOUR));
+    let payload = format!(r#"{{"known":"{known}",{rest}}}"#);
+    let id = EventId { log: LogId([1; 16]), epoch: Epoch(1), seq: Seq(1), index };
+    let event =
+        Event { key: Bytes::copy_from_slice(key.as_bytes()), time, headers: vec![], payload: payload.into() };
+    Invoked { input: 0, placed: Placed { id, event } }
+}
+
+/// A deterministic restless series per key; `salt` changes the values.
+fn events(n: u32, salt: u64) -> Vec<Invoked> {
+    let one = |i: u32| {
+        let noise = (u64::from(i) + salt * 977).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;
+        let v = 80 + noise % 5 * 10;
+        event(
+            i,
+            u64::from(i / 3),
+            ["a-1", "a-2", "b-1"][i as usize % 3],
+            &format!(r#""v":{v},"n":{},"kind":"x{}""#, noise % 17, noise % 3),
+        )
+    };
+    (0..n).map(one).collect()
+}
+
+fn run(spec: &LearnSpec, events: &[Invoked], size: usize, reload: bool) -> (Vec<FromHead>, Memory) {
+    let (mut learn, mut state, mut out) = (Learn::new(spec).unwrap(), Memory::default(), Vec::new());
+    for batch in events.chunks(size) {
+        let handled = learn.handle(batch, Time(0), &mut state).unwrap();
+        // Causes count within their batch.
+        out.extend(handled.emitted.into_iter().map(|one| FromHead { cause: 0, ..one }));
+        if reload {
+            learn = Learn::new(spec).unwrap();
+        }
+    }
+    (out, state)
+}
+
+#[test]
+fn another_future_leaves_the_past_as_it_was_bit_for_bit() {
+    for spec in [later(), same_row()] {
+        let (now, then) = (events(600, 1), events(900, 2));
+        let mixed: Vec<Invoked> = now.iter().take(400).chain(then.iter().skip(400)).cloned().collect();
+        let until = |events: &[Invoked]| run(&spec, events, 64, false).0;
+        let past = run(&spec, &now[..400], 64, false).0;
+        assert!(past.iter().any(|one| one.side == Some(0)));
+        assert_eq!(until(&now)[..past.len()], past[..]);
+        assert_eq!(until(&mixed)[..past.len()], past[..]);
+    }
+}
+
+#[test]
+fn a_hidden_label_is_not_looked_at_before_its_time() {
+    // The same rows with other labels: until the first one is due, every prediction is the same.
+    let rows = |v: u32| {
+        (0..6).map(|i| event(8, i, "k", &format!(r#""v":{},"n":{i}"#, v + i as u32))).collect::<Vec<_>>()
+    };
+    let (one, other) = (run(&same_row(), &rows(1), 6, false).0, run(&same_row(), &rows(500), 6, false).0);
+    assert_eq!(one, other);
+    assert!(one.iter().all(|one| one.side.is_none()));
+}
+
+#[test]
+fn state_holds_everything_and_batches_have_no_edges() {
+    for spec in [later(), same_row()] {
+        let events = events(500, 3);
+        let (out, state) = run(&spec, &events, 500, false);
+        for size in [1, 37] {
+            assert_eq!(
+                (&out, &state),
+                (&run(&spec, &events, size, true).0, &run(&spec, &events, size, true).1)
+            );
+            assert_eq!(out, run(&spec, &events, size, false).0);
+        }
+    }
+}
+
+#[test]
+fn an_undone_call_leaves_no_trace() {
+    for spec in [later(), same_row()] {
+        let (events, strange) = (events(300, 4), events(300, 9));
+        let (mut learn, mut state) = (Learn::new(&spec).unwrap(), Memory::default());
+        let mut out = Vec::new();
+        for (batch, other) in events.chunks(50).zip(strange.chunks(50)) {
+            let before = state.clone();
+            learn.handle(other, Time(0), &mut state).unwrap();
+            state = before;
+            learn.forget();
+            out.extend(learn.handle(batch, Time(0), &mut state).unwrap().emitted);
+        }
+        out.iter_mut().for_each(|one| one.cause = 0);
+        assert_eq!((out, state), run(&spec, &events, 50, false));
+    }
+}
+
+#[test]
+fn whatever_comes_the_numbers_stay_finite() {
+    let values: [&dyn Fn(u32) -> String; 7] = [
+        &|_| "3".into(),
+        &|_| "0".into(),
+        &|i| format!("{}", 1e12 + f64::from(i % 7)),
+        &|i| format!("{:e}", f64::from(i % 7) * 1e-12),
+        &|i| if i % 3 == 0 { "null".into() } else { format!("{}", i % 5) },
+        &|i| if i % 50 == 49 { "1e99".into() } else { format!("-{}", i % 5) },
+        &|i| if i % 40 == 0 { "1e308".into() } else { "\"text\"".into() },
+    ];
+    for spec in [later(), same_row()] {
+        for value in &values {
+            let events: Vec<Invoked> = (0..400)
+                .map(|i| {
+                    event(
+                        i,
+                        u64::from(i),
+                        "k",
+                        &format!(r#""v":{},"w":{},"far":"9999-12-30T00:00:00Z""#, value(i), value(i + 1)),
+                    )
+                })
+                .collect();
+            let (out, _) = run(&spec, &events, 100, false);
+            assert_eq!(out.iter().filter(|one| one.side.is_none()).count(), 400);
+            for one in out {
+                let payload: serde_json::Value = serde_json::from_slice(&one.event.payload).unwrap();
+                for name in ["value", "low", "high", "last_value"] {
+                    assert!(payload[name].as_f64().is_some_and(f64::is_finite), "{name} of {payload}");
+                }
+                assert!(!payload.to_string().contains("null"), "{payload}");
+            }
+        }
+    }
+}
+
+#[test]
+fn payloads_have_the_promised_fields() {
+    let (out, _) = run(&later(), &events(30, 1), 30, false);
+    let score = out.iter().find(|one| one.side == Some(0)).unwrap();
+    let payload: serde_json::Value = serde_json::from_slice(&score.event.payload).unwrap();
+    for name in [
+        "key",
+        "at",
+        "due",
+        "value",
+        "probability",
+        "low",
+        "high",
+        "last_value",
+        "weights",
+        "settled_at",
+        "truth",
+        "happened",
+        "absolute_error",
+        "absolute_error_last_value",
+    ] {
+        assert!(payload.get(name).is_some(), "{name}");
+    }
+    for name in ["n", "mae", "mae_last_value", "rmse", "auc", "log_loss"] {
+        assert!(payload["running"].get(name).is_some(), "{name}");
+    }
+    assert_eq!(payload["settled_at"], score.event.time.to_string());
+    assert_eq!(payload["due"], payload["settled_at"]);
+}
+
+#[test]
+fn what_is_no_object_fails_alone_and_wrong_tables_are_refused() {
+    let mut batch = events(3, 1);
+    batch[1].placed.event.payload = Bytes::from_static(b"[1]");
+    let handled = Learn::new(&later()).unwrap().handle(&batch, Time(0), &mut Memory::default()).unwrap();
+    assert_eq!((handled.emitted.len(), handled.failed.len(), handled.failed[0].index), (2, 1, 1));
+    let leak = LearnSpec { features: Some(vec!["known".into()]), ..same_row() };
+    assert!(Learn::new(&leak).unwrap_err().contains("known"));
+    assert!(
+        Learn::new(&LearnSpec { models: Some(vec!["oracle".into()]), ..later() })
+            .unwrap_err()
+            .contains("median")
+    );
+    assert!(Learn::new(&LearnSpec { interval: Some(F64(1.5)), ..later() }).is_err());
+}
