@@ -92,7 +92,7 @@ impl Scenario {
 
     pub fn climate(&self, chance: &mut Chance) -> Climate {
         Climate {
-            latency_ms: chance.between(0, 12),
+            latency_ms: chance.between(1, 12),
             sync_ms: chance.between(1, 8),
             call_ms: chance.between(0, 6),
             link_loss: self.link_loss,
