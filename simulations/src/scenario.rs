@@ -62,7 +62,7 @@ const CALM: Scenario = Scenario {
     name: "calm",
     nodes: 3,
     publishers: 4,
-    events_each: 120,
+    events_each: 500,
     chaos: Span(8_000),
     crash_every: 0,
     cut_every: 0,
