@@ -55,9 +55,11 @@ impl FileSink {
 
     /// Leaves the file as long as it was, or (with the handle dropped) to be cut on the next call.
     fn append(&mut self, text: &[u8], state: &mut dyn State) -> Result<(), String> {
-        let mut open = match self.open.take() {
-            Some(open) if still_there(&open, &self.path) => open,
-            Some(_) | None => self.reopen(state)?,
+        // A handle that is not the file any more goes first, and its lock with it.
+        let held = self.open.take().filter(|open| still_there(open, &self.path));
+        let mut open = match held {
+            Some(open) => open,
+            None => self.reopen(state)?,
         };
         if let Err(why) = write_synced(&mut open, text) {
             // Cut at once so that a full disk holds no half of a batch; should even that fail, the

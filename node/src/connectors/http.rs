@@ -213,7 +213,11 @@ mod tests {
                 while let Some(request) = read_request(&mut reader) {
                     told.send(request).unwrap();
                     let close = if status >= 500 { "Connection: close\r\n" } else { "" };
-                    write!(stream, "HTTP/1.1 {status} X\r\n{close}Content-Length: 5\r\n\r\nhello").unwrap();
+                    let answer = match status {
+                        204 => format!("HTTP/1.1 {status} X\r\n\r\n"),
+                        _ => format!("HTTP/1.1 {status} X\r\n{close}Content-Length: 5\r\n\r\nhello"),
+                    };
+                    stream.write_all(answer.as_bytes()).unwrap();
                     if status >= 500 {
                         break;
                     }
