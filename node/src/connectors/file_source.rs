@@ -86,11 +86,12 @@ impl<'a> Reading<'a> {
                 path.display()
             ))
         };
+        // Asked first: opening a pipe would wait for its writer.
+        if !fs::metadata(path).map_err(unreadable)?.is_file() {
+            return Err(unreadable(std::io::Error::other("it is no regular file")));
+        }
         let file = File::open(path).map_err(unreadable)?;
         let about = file.metadata().map_err(unreadable)?;
-        if about.is_dir() {
-            return Err(unreadable(std::io::ErrorKind::IsADirectory.into()));
-        }
         let extension = path.extension().map(|extension| extension.to_string_lossy().to_ascii_lowercase());
         let (format, csv) = match extension.as_deref() {
             Some("csv") => (None, true),
