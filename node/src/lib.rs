@@ -1,3 +1,5 @@
 //! The node: everything impure. It drives [`dunlin_protocol`]'s `Peer` and carries out its effects.
 
+pub mod connectors;
 pub mod inbox;
+pub mod telemetry;

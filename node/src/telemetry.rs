@@ -1,0 +1,76 @@
+//! What the daemon says about itself: lines on standard error.
+//!
+//! Standard output belongs to answers (the ready line, `stdout` sinks); logs never go there.
+
+use std::io::IsTerminal;
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::util::SubscriberInitExt;
+
+/// Our own crates; a plain level means these, everybody else stays at warnings.
+const OURS: [&str; 3] = ["dunlin", "dunlin_operators", "dunlin_protocol"];
+const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+const DEFAULT: &str = "info";
+
+/// Starts logging, once per process. `level` is `--log`: a level, or tracing's own directives
+/// (`dunlin=debug,libp2p_swarm=info`). An error is a sentence for the user.
+pub fn start(level: Option<&str>) -> Result<(), String> {
+    let filter = filter(level.unwrap_or(DEFAULT))?;
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(colours(std::env::var_os("NO_COLOR").as_deref(), std::io::stderr().is_terminal()))
+        .finish()
+        .try_init()
+        .map_err(|why| format!("logging cannot start ({why}): it was started twice in this process"))
+}
+
+fn filter(level: &str) -> Result<EnvFilter, String> {
+    let plain = level.trim().to_ascii_lowercase();
+    let directives = match plain.as_str() {
+        "off" => plain,
+        word if LEVELS.contains(&word) => {
+            let noisy = if word == "error" { "error" } else { "warn" };
+            OURS.iter().fold(noisy.to_string(), |text, ours| format!("{text},{ours}={word}"))
+        }
+        // A bare word is a target to tracing; here it is a misspelt level.
+        word if !word.contains(['=', ',']) => return Err(wrong(level, "there is no such level")),
+        _ => level.to_string(),
+    };
+    EnvFilter::try_new(directives).map_err(|why| wrong(level, &why.to_string()))
+}
+
+fn wrong(level: &str, why: &str) -> String {
+    format!(
+        "--log '{level}' is not understood ({why}): say one of {}, or directives such as dunlin=debug",
+        LEVELS.join(", ")
+    )
+}
+
+/// https://no-color.org: set and not empty means none.
+fn colours(no_color: Option<&std::ffi::OsStr>, terminal: bool) -> bool {
+    terminal && no_color.is_none_or(|value| value.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_level_is_ours_and_the_rest_only_warns() {
+        let shown = filter("debug").unwrap().to_string();
+        assert!(shown.contains("dunlin=debug") && shown.contains("warn"), "{shown}");
+        assert!(filter("dunlin=trace,hyper=info").is_ok());
+        assert!(filter("off").is_ok());
+        assert!(filter("verbose").is_err_and(|why| why.contains("off, error, warn")));
+        assert!(filter("dunlin=loud").is_err());
+    }
+
+    #[test]
+    fn colour_only_on_a_terminal_that_wants_it() {
+        assert!(colours(None, true));
+        assert!(!colours(None, false));
+        assert!(!colours(Some("1".as_ref()), true));
+        assert!(colours(Some("".as_ref()), true));
+    }
+}
