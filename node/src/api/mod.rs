@@ -18,4 +18,4 @@ pub mod metrics;
 mod observe;
 mod pipelines;
 pub mod problem;
-mod streams;
+pub mod streams;
