@@ -7,6 +7,7 @@ mod arguments;
 pub mod client;
 mod demo;
 mod deploy;
+mod fares;
 mod http_client;
 mod inspect;
 mod output;
