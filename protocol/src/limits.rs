@@ -32,6 +32,8 @@ pub const PRODUCERS_MAX: usize = 10_000;
 pub const MANIFEST_BYTES_MAX: usize = 256 << 10;
 pub const STAGES_MAX: usize = 256;
 pub const SHARES_MAX: u16 = 64;
+/// Ways by which streams reach their readers in one pipeline, fused stages unrolled. Beyond: refused.
+pub const EDGES_MAX: usize = 4096;
 /// An expression's text. Beyond: the manifest is refused.
 pub const EXPRESSION_BYTES_MAX: usize = 1024;
 /// A module's bytes. Beyond: refused.
