@@ -1,0 +1,115 @@
+//! The HTTP door: paths, the bearer token, limits. What a path does is in its group's file.
+
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post, put};
+use tokio::net::TcpListener;
+
+use super::door::Door;
+use super::problem::Problem;
+use super::{observe, pipelines, streams};
+
+/// What every handler shares.
+#[derive(Debug, Clone)]
+pub(super) struct Api {
+    pub door: Door,
+    bearer: Arc<blake3::Hash>,
+}
+
+/// Every path of this version. `bearer` is the token that all but the health paths ask for.
+pub fn router(door: Door, bearer: &str) -> Router {
+    let api = Api { door, bearer: Arc::new(blake3::hash(bearer.as_bytes())) };
+    let guarded = Router::new()
+        .route("/v1/status", get(observe::status))
+        .route("/v1/nodes", get(observe::nodes))
+        .route("/metrics", get(observe::metrics))
+        .route("/v1/pipelines", get(pipelines::list))
+        .route(
+            "/v1/pipelines/{name}",
+            get(pipelines::show).put(pipelines::deploy).delete(pipelines::remove),
+        )
+        .route("/v1/pipelines/{name}/dead-letters", get(pipelines::dead_letters))
+        .route("/v1/pipelines/{name}/history", get(|| not_yet("the history of revisions")))
+        .route("/v1/pipelines/{name}/rollback", post(|| not_yet("going back to an earlier revision")))
+        .route("/v1/modules", put(pipelines::put_module))
+        .route("/v1/modules/{digest}", get(pipelines::has_module))
+        .route("/v1/streams/{pipeline}/{stream}", get(streams::tail).post(streams::publish))
+        .route("/v1/state/{pipeline}/{stage}", get(streams::state))
+        .route("/v1/state/{pipeline}/{stage}/{*key}", get(streams::state_of_key))
+        .route("/openapi.json", get(|| not_yet("the OpenAPI document")))
+        .route("/", get(|| not_yet("the dashboard")))
+        .fallback(no_such_path)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(middleware::from_fn_with_state(api.clone(), bearer_only))
+        .with_state(api.clone());
+    Router::new()
+        .route("/healthz", get(observe::healthz))
+        .route("/readyz", get(observe::readyz))
+        .with_state(api)
+        .merge(guarded)
+}
+
+/// Serves until `stop`. Close the [`Doors`](super::answers::Doors) too, or open tails hold it up.
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<()> {
+    axum::serve(listener, router).with_graceful_shutdown(stop).await
+}
+
+async fn bearer_only(State(api): State<Api>, request: Request, next: Next) -> Response {
+    let given = request
+        .headers()
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.split_once(' '))
+        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
+        .map(|(_, token)| token.trim());
+    // Hashes are compared, in constant time (blake3 says so): how long it takes tells nothing.
+    match given {
+        Some(token) if blake3::hash(token.as_bytes()) == *api.bearer => next.run(request).await,
+        Some(_) | None => {
+            api.door.metrics.count("http_unauthorized", 1);
+            Problem::unauthorized().into_response()
+        }
+    }
+}
+
+async fn not_yet(what: &'static str) -> Problem {
+    Problem::not_yet(format!("{what} is not there yet"))
+}
+
+async fn no_such_path(request: Request) -> Problem {
+    Problem::no_such_path(request.uri().path())
+}
+
+async fn wrong_method(request: Request) -> Response {
+    Problem::wrong_method(request.method().as_str(), request.uri().path()).into_response()
+}
+
+/// The body in full, or 413 beyond `limit`.
+pub(super) async fn body(what: &str, headers: &HeaderMap, body: Body, limit: usize) -> Result<Bytes, Problem> {
+    let announced = headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.parse::<u64>().ok());
+    if announced.is_some_and(|length| length > limit as u64) {
+        return Err(Problem::too_large(what, limit));
+    }
+    // The other reason to fail is a client that went away, and that one reads no answer.
+    axum::body::to_bytes(body, limit).await.map_err(|_| Problem::too_large(what, limit))
+}
+
+/// Plain text with its media type.
+pub(super) fn text(status: StatusCode, media_type: &'static str, text: String) -> Response {
+    (status, [(header::CONTENT_TYPE, media_type)], text).into_response()
+}

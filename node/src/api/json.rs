@@ -1,0 +1,550 @@
+//! The stable JSON: what HTTP answers and what `--json` prints. More fields may come, these stay.
+//!
+//! Each shape is made from an `rpc` type and gives it back, so that a client behind HTTP and one
+//! behind libp2p hold the same answers. Payloads are embedded as the JSON that they are.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use dunlin_protocol::event::{Event, Placed};
+use dunlin_protocol::id::{Digest, Epoch, EventId, Hash, LogId, Name, NodeId, Position, Seq};
+use dunlin_protocol::pipeline::manifest::Durability;
+use dunlin_protocol::rpc::lines::{LinesTaken, RejectedLine};
+use dunlin_protocol::rpc::{
+    ActorStatus, DeadLetterStatus, Liveness, NodeStatus, PipelineState, PipelineStatus, Shown, StageStatus,
+    Status, TailEvent,
+};
+use dunlin_protocol::time::Time;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use thiserror::Error;
+
+use super::cursor;
+
+/// JSON that is not what its place asks for. Nothing was taken from it.
+#[derive(Debug, Error)]
+#[error("the node's answer cannot be read ({0}): the node may be of another version than this command")]
+pub struct BadJson(String);
+
+fn bad(what: &str, text: &str) -> BadJson {
+    BadJson(format!("'{}' is no {what}", text.chars().take(80).collect::<String>()))
+}
+
+fn parsed<T: std::str::FromStr>(what: &str, text: &str) -> Result<T, BadJson> {
+    text.parse().map_err(|_| bad(what, text))
+}
+
+/// Bytes as JSON: themselves when they are JSON (on one line), else text, else a string in hex.
+pub fn raw(bytes: &[u8]) -> Box<RawValue> {
+    let valid = serde_json::from_slice::<serde::de::IgnoredAny>(bytes).is_ok();
+    let text = std::str::from_utf8(bytes);
+    let json = match text {
+        // In JSON a raw line end can only be white space between tokens.
+        Ok(text) if valid && text.contains(['\n', '\r']) => text.replace(['\n', '\r'], " ").trim().to_string(),
+        Ok(text) if valid => text.trim().to_string(),
+        Ok(text) => quoted(text),
+        Err(_) => {
+            quoted(&bytes.iter().fold(String::from("0x"), |hex, byte| format!("{hex}{byte:02x}")))
+        }
+    };
+    RawValue::from_string(json).unwrap_or_else(|_| RawValue::NULL.to_owned())
+}
+
+fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+fn unraw(value: &RawValue) -> Bytes {
+    Bytes::copy_from_slice(value.get().as_bytes())
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub struct StatusJson {
+    pub node: String,
+    pub mesh: String,
+    pub version: String,
+    pub peers: u32,
+    pub pipelines: u32,
+    pub rss_bytes: u64,
+    pub disk_bytes: u64,
+    pub uptime_seconds: f64,
+    #[serde(default)]
+    pub troubles: Vec<String>,
+}
+
+impl From<&Status> for StatusJson {
+    fn from(status: &Status) -> Self {
+        StatusJson {
+            node: status.node.to_string(),
+            mesh: status.mesh.clone(),
+            version: status.version.clone(),
+            peers: status.peers,
+            pipelines: status.pipelines,
+            rss_bytes: status.rss_bytes,
+            disk_bytes: status.disk_bytes,
+            uptime_seconds: status.uptime_ms as f64 / 1000.0,
+            troubles: status.troubles.clone(),
+        }
+    }
+}
+
+impl StatusJson {
+    pub fn into_rpc(self) -> Result<Status, BadJson> {
+        Ok(Status {
+            node: parsed("node id", &self.node)?,
+            mesh: self.mesh,
+            version: self.version,
+            peers: self.peers,
+            pipelines: self.pipelines,
+            rss_bytes: self.rss_bytes,
+            disk_bytes: self.disk_bytes,
+            uptime_ms: (self.uptime_seconds * 1000.0).round() as u64,
+            troubles: self.troubles,
+        })
+    }
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub struct NodeJson {
+    pub node: String,
+    pub state: String,
+    pub labels: BTreeMap<String, String>,
+    pub actors: u32,
+    pub addresses: Vec<String>,
+}
+
+pub fn liveness_word(state: Liveness) -> &'static str {
+    match state {
+        Liveness::Alive => "alive",
+        Liveness::Suspect => "suspect",
+        Liveness::Gone => "gone",
+    }
+}
+
+impl From<&NodeStatus> for NodeJson {
+    fn from(node: &NodeStatus) -> Self {
+        NodeJson {
+            node: node.node.to_string(),
+            state: liveness_word(node.state).to_string(),
+            labels: node.labels.clone(),
+            actors: node.actors,
+            addresses: node.addresses.clone(),
+        }
+    }
+}
+
+impl NodeJson {
+    pub fn into_rpc(self) -> Result<NodeStatus, BadJson> {
+        let state = match self.state.as_str() {
+            "alive" => Liveness::Alive,
+            "suspect" => Liveness::Suspect,
+            "gone" => Liveness::Gone,
+            other => return Err(bad("state of a node", other)),
+        };
+        Ok(NodeStatus {
+            node: parsed("node id", &self.node)?,
+            state,
+            labels: self.labels,
+            actors: self.actors,
+            addresses: self.addresses,
+        })
+    }
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub struct PipelineJson {
+    pub pipeline: String,
+    pub revision: String,
+    pub state: String,
+    pub actors: u32,
+}
+
+pub fn pipeline_word(state: PipelineState) -> &'static str {
+    match state {
+        PipelineState::Running => "running",
+        PipelineState::Degraded => "degraded",
+        PipelineState::Stopped => "stopped",
+    }
+}
+
+fn pipeline_state(word: &str) -> Result<PipelineState, BadJson> {
+    match word {
+        "running" => Ok(PipelineState::Running),
+        "degraded" => Ok(PipelineState::Degraded),
+        "stopped" => Ok(PipelineState::Stopped),
+        other => Err(bad("state of a pipeline", other)),
+    }
+}
+
+impl From<&PipelineStatus> for PipelineJson {
+    fn from(pipeline: &PipelineStatus) -> Self {
+        PipelineJson {
+            pipeline: pipeline.pipeline.to_string(),
+            revision: pipeline.revision.to_string(),
+            state: pipeline_word(pipeline.state).to_string(),
+            actors: pipeline.actors,
+        }
+    }
+}
+
+impl PipelineJson {
+    pub fn into_rpc(self) -> Result<PipelineStatus, BadJson> {
+        Ok(PipelineStatus {
+            pipeline: parsed("name", &self.pipeline)?,
+            revision: parsed("digest", &self.revision)?,
+            state: pipeline_state(&self.state)?,
+            actors: self.actors,
+        })
+    }
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ShownJson {
+    pub pipeline: String,
+    pub revision: String,
+    pub state: String,
+    pub durability: String,
+    pub copies: u8,
+    pub stages: Vec<StageJson>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub struct StageJson {
+    pub stage: String,
+    #[serde(default)]
+    pub from: Vec<String>,
+    pub actors: Vec<ActorJson>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ActorJson {
+    pub actor: String,
+    pub node: String,
+    pub keepers: Vec<String>,
+    pub epoch: u64,
+    pub committed: u64,
+    pub events_in: u64,
+    pub events_out: u64,
+    pub lag: u64,
+    pub watermark: Option<String>,
+    pub parked: u64,
+    pub dead: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
+}
+
+impl From<&Shown> for ShownJson {
+    fn from(shown: &Shown) -> Self {
+        ShownJson {
+            pipeline: shown.pipeline.to_string(),
+            revision: shown.revision.to_string(),
+            state: pipeline_word(shown.state).to_string(),
+            durability: shown.durability.to_string(),
+            copies: shown.copies,
+            stages: shown.stages.iter().map(StageJson::from).collect(),
+        }
+    }
+}
+
+impl From<&StageStatus> for StageJson {
+    fn from(stage: &StageStatus) -> Self {
+        StageJson {
+            stage: stage.stage.clone(),
+            from: stage.from.clone(),
+            actors: stage.actors.iter().map(ActorJson::from).collect(),
+        }
+    }
+}
+
+impl From<&ActorStatus> for ActorJson {
+    fn from(actor: &ActorStatus) -> Self {
+        ActorJson {
+            actor: actor.actor.to_string(),
+            node: actor.node.to_string(),
+            keepers: actor.keepers.iter().map(NodeId::to_string).collect(),
+            epoch: actor.epoch,
+            committed: actor.committed,
+            events_in: actor.events_in,
+            events_out: actor.events_out,
+            lag: actor.lag,
+            watermark: actor.watermark.map(Time::to_rfc3339),
+            parked: actor.parked,
+            dead: actor.dead,
+            trouble: actor.trouble.clone(),
+        }
+    }
+}
+
+impl ShownJson {
+    pub fn into_rpc(self) -> Result<Shown, BadJson> {
+        let durability = match self.durability.as_str() {
+            "memory" => Durability::Memory,
+            "page" => Durability::Page,
+            "disk" => Durability::Disk,
+            other => return Err(bad("durability", other)),
+        };
+        Ok(Shown {
+            pipeline: parsed("name", &self.pipeline)?,
+            revision: parsed("digest", &self.revision)?,
+            state: pipeline_state(&self.state)?,
+            durability,
+            copies: self.copies,
+            stages: self.stages.into_iter().map(StageJson::into_rpc).collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+impl StageJson {
+    fn into_rpc(self) -> Result<StageStatus, BadJson> {
+        let actors = self.actors.into_iter().map(ActorJson::into_rpc).collect::<Result<_, _>>()?;
+        Ok(StageStatus { stage: self.stage, from: self.from, actors })
+    }
+}
+
+impl ActorJson {
+    fn into_rpc(self) -> Result<ActorStatus, BadJson> {
+        let watermark = match &self.watermark {
+            None => None,
+            Some(text) => Some(Time::parse(text).ok_or_else(|| bad("time", text))?),
+        };
+        Ok(ActorStatus {
+            actor: parsed("log id", &self.actor)?,
+            node: parsed("node id", &self.node)?,
+            keepers: self.keepers.iter().map(|id| parsed("node id", id)).collect::<Result<_, _>>()?,
+            epoch: self.epoch,
+            committed: self.committed,
+            events_in: self.events_in,
+            events_out: self.events_out,
+            lag: self.lag,
+            watermark,
+            parked: self.parked,
+            dead: self.dead,
+            trouble: self.trouble,
+        })
+    }
+}
+
+/// What a deploy answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeployedJson {
+    pub pipeline: Name,
+    #[serde(with = "as_text")]
+    pub revision: Digest,
+    pub changed: bool,
+    pub actors: u32,
+}
+
+mod as_text {
+    use std::fmt::Display;
+    use std::str::FromStr;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub fn serialize<T: Display, S: Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(value)
+    }
+
+    pub fn deserialize<'de, T: FromStr<Err: Display>, D: Deserializer<'de>>(from: D) -> Result<T, D::Error> {
+        String::deserialize(from)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// What a request of lines answers over HTTP.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct LinesTakenJson {
+    pub acknowledged: u64,
+    pub rejected: u64,
+    pub log: Option<String>,
+    pub last: u64,
+    pub position: Option<PositionJson>,
+    pub rejections: Vec<RejectedLineJson>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub struct PositionJson {
+    pub epoch: u64,
+    pub seq: u64,
+    pub hash: String,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub struct RejectedLineJson {
+    pub line: u64,
+    pub reason: String,
+}
+
+impl From<&LinesTaken> for LinesTakenJson {
+    fn from(taken: &LinesTaken) -> Self {
+        let position = |at: &Position| PositionJson { epoch: at.epoch.0, seq: at.seq.0, hash: at.hash.to_string() };
+        let rejections =
+            taken.rejected.iter().map(|line| RejectedLineJson { line: line.line, reason: line.reason.clone() });
+        LinesTakenJson {
+            acknowledged: taken.acknowledged,
+            rejected: taken.rejected.len() as u64,
+            log: taken.log.map(|log| log.to_string()),
+            last: taken.last,
+            position: taken.position.as_ref().map(position),
+            rejections: rejections.collect(),
+        }
+    }
+}
+
+impl LinesTakenJson {
+    pub fn into_rpc(self) -> Result<LinesTaken, BadJson> {
+        let position = match self.position {
+            None => None,
+            Some(at) => Some(Position {
+                epoch: Epoch(at.epoch),
+                seq: Seq(at.seq),
+                hash: parsed::<Hash>("record hash", &at.hash)?,
+            }),
+        };
+        let rejected =
+            self.rejections.into_iter().map(|line| RejectedLine { line: line.line, reason: line.reason });
+        Ok(LinesTaken {
+            log: self.log.map(|log| parsed::<LogId>("log id", &log)).transpose()?,
+            acknowledged: self.acknowledged,
+            last: self.last,
+            position,
+            rejected: rejected.collect(),
+        })
+    }
+}
+
+/// One event of a stream, as `tail` and the file sink print it.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct TailJson {
+    pub id: String,
+    pub key: String,
+    pub time: String,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub headers: BTreeMap<String, String>,
+    pub payload: Box<RawValue>,
+    pub cursor: String,
+}
+
+impl From<&TailEvent> for TailJson {
+    fn from(tail: &TailEvent) -> Self {
+        let EventJson { key, time, headers, payload } = EventJson::from(&tail.placed.event);
+        TailJson {
+            id: tail.placed.id.to_string(),
+            key,
+            time,
+            headers,
+            payload,
+            cursor: cursor::to_text(&tail.cursor),
+        }
+    }
+}
+
+impl TailJson {
+    pub fn into_rpc(self) -> Result<TailEvent, BadJson> {
+        let id = parsed::<EventId>("event id", &self.id)?;
+        let cursor = cursor::from_text(&self.cursor).ok_or_else(|| bad("cursor", &self.cursor))?;
+        let TailJson { key, time, headers, payload, .. } = self;
+        let event = EventJson { key, time, headers, payload }.into_rpc()?;
+        Ok(TailEvent { placed: Placed { id, event }, cursor })
+    }
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub struct EventJson {
+    pub key: String,
+    pub time: String,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub headers: BTreeMap<String, String>,
+    pub payload: Box<RawValue>,
+}
+
+impl From<&Event> for EventJson {
+    fn from(event: &Event) -> Self {
+        EventJson {
+            key: text(&event.key),
+            time: event.time.to_rfc3339(),
+            headers: event.headers.iter().map(|(name, value)| (name.clone(), text(value))).collect(),
+            payload: raw(&event.payload),
+        }
+    }
+}
+
+impl EventJson {
+    fn into_rpc(self) -> Result<Event, BadJson> {
+        Ok(Event {
+            key: Bytes::from(self.key),
+            time: Time::parse(&self.time).ok_or_else(|| bad("time", &self.time))?,
+            headers: self.headers.into_iter().map(|(name, value)| (name, Bytes::from(value))).collect(),
+            payload: unraw(&self.payload),
+        })
+    }
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub struct DeadLetterJson {
+    pub id: String,
+    pub stage: String,
+    pub reason: String,
+    pub attempts: u32,
+    pub event: EventJson,
+}
+
+impl From<&DeadLetterStatus> for DeadLetterJson {
+    fn from(letter: &DeadLetterStatus) -> Self {
+        DeadLetterJson {
+            id: letter.id.to_string(),
+            stage: letter.stage.clone(),
+            reason: letter.reason.clone(),
+            attempts: letter.attempts,
+            event: EventJson::from(&letter.event),
+        }
+    }
+}
+
+impl DeadLetterJson {
+    pub fn into_rpc(self) -> Result<DeadLetterStatus, BadJson> {
+        Ok(DeadLetterStatus {
+            id: parsed("event id", &self.id)?,
+            stage: self.stage,
+            reason: self.reason,
+            attempts: self.attempts,
+            event: self.event.into_rpc()?,
+        })
+    }
+}
+
+/// One key of a stage's state.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct StateJson {
+    pub key: String,
+    pub value: Box<RawValue>,
+}
+
+impl From<&(String, Bytes)> for StateJson {
+    fn from((key, value): &(String, Bytes)) -> Self {
+        StateJson { key: key.clone(), value: raw(value) }
+    }
+}
+
+impl StateJson {
+    pub fn into_rpc(self) -> (String, Bytes) {
+        let value = unraw(&self.value);
+        (self.key, value)
+    }
+}
+
+/// What an uploaded module is called.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModuleJson {
+    #[serde(with = "as_text")]
+    pub digest: Digest,
+}
+
+/// What a removal answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RemovedJson {
+    pub pipeline: Name,
+    pub removed: bool,
+}

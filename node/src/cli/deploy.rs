@@ -1,0 +1,200 @@
+//! `dunlin deploy`: a pipeline file becomes a running pipeline.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use dunlin_operators::check;
+use dunlin_protocol::id::{Digest, Name};
+use dunlin_protocol::limits::{MANIFEST_BYTES_MAX, MODULE_BYTES_MAX};
+use dunlin_protocol::pipeline::manifest::{Connector, Manifest, Module, Operator};
+use dunlin_protocol::rpc::{PipelineState, Request, Response, Shown};
+
+use super::client::Client;
+use super::inspect::wrong_answer;
+use super::output::{Output, progress};
+use crate::api::json::DeployedJson;
+
+/// A pipeline that does not run by then is deployed but not well.
+const RUNNING_DEADLINE: Duration = Duration::from_secs(60);
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+/// Every component and core module begins so.
+const WASM_MAGIC: &[u8] = b"\0asm";
+
+pub fn deploy(client: &dyn Client, file: &Path, out: &Output) -> anyhow::Result<()> {
+    let (text, manifest) = read(file)?;
+    let base = file.parent().unwrap_or(Path::new(""));
+    let deployed = send(client, manifest, &PipelineFile { text: &text, name: file, base })?;
+    if out.json {
+        return out.object(&deployed);
+    }
+    out.line(&format!(
+        "{} runs, revision {}, {} actors{}",
+        deployed.pipeline,
+        deployed.revision,
+        deployed.actors,
+        if deployed.changed { "" } else { " (nothing changed)" }
+    ))
+}
+
+/// Where a manifest came from: what its paths are relative to, and where its errors point.
+#[derive(Debug, Clone, Copy)]
+pub struct PipelineFile<'a> {
+    pub text: &'a str,
+    pub name: &'a Path,
+    pub base: &'a Path,
+}
+
+/// Reads and checks a pipeline file. Nothing is asked of any node.
+fn read(file: &Path) -> anyhow::Result<(String, Manifest)> {
+    let name = file.display().to_string();
+    let length = fs::metadata(file).with_context(|| format!("{name} cannot be read: name a pipeline file"))?.len();
+    if length > MANIFEST_BYTES_MAX as u64 {
+        bail!("{name} has {length} bytes, more than the {MANIFEST_BYTES_MAX} of a pipeline file: is it one?");
+    }
+    let text = fs::read_to_string(file).with_context(|| format!("{name} cannot be read as text"))?;
+    let json = file.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json"));
+    let manifest = match json {
+        true => Manifest::from_json(&text).map_err(|error| named(error, &name))?,
+        false => Manifest::from_toml(&text, &name)?,
+    };
+    check::check(&manifest).map_err(|error| error.in_file(&text, &name))?;
+    Ok((text, manifest))
+}
+
+/// Uploads what the manifest names, deploys it, and waits until it runs.
+pub fn send(client: &dyn Client, mut manifest: Manifest, file: &PipelineFile) -> anyhow::Result<DeployedJson> {
+    let bar = progress(None, manifest.name.as_str());
+    bar.enable_steady_tick(LOOK_AGAIN);
+    let modules = read_modules(&manifest, file)?;
+    for (stage, module) in modules {
+        bar.set_message(format!("uploading the module of stage '{stage}'"));
+        let digest = Digest::of(&module);
+        if !client.has_module(digest)? {
+            client.put_module(&module).with_context(|| format!("the module of stage '{stage}'"))?;
+        }
+        name_module(&mut manifest, &stage, digest);
+    }
+    resolve_sources(&mut manifest, file)?;
+    bar.set_message("placing");
+    let deployed = match client.ask(Request::Deploy { manifest })? {
+        Response::Deployed { pipeline, revision, changed, actors } => {
+            DeployedJson { pipeline, revision, changed, actors }
+        }
+        other => return Err(wrong_answer(&other)),
+    };
+    wait_until_running(client, &deployed, |shown| {
+        let actors: usize = shown.stages.iter().map(|stage| stage.actors.len()).sum();
+        bar.set_message(format!("waiting until it runs, {actors} actors so far"));
+    })?;
+    bar.finish_and_clear();
+    Ok(deployed)
+}
+
+/// All modules that the manifest names by path, before anything is sent: a missing one changes
+/// nothing anywhere.
+fn read_modules(manifest: &Manifest, file: &PipelineFile) -> anyhow::Result<Vec<(Name, Vec<u8>)>> {
+    let mut modules = Vec::new();
+    for (stage, spec) in &manifest.stages {
+        let Operator::Wasm(wasm) = &spec.operator else { continue };
+        let Module::Path(path) = &wasm.module else { continue };
+        let wrong = |reason: String, hint: &str| {
+            let at = ["stage", stage.as_str(), "wasm"];
+            Manifest::error_at(file.text, &file.name.display().to_string(), &at, reason, hint)
+        };
+        let full = file.base.join(path);
+        let bytes = fs::read(&full).map_err(|error| {
+            wrong(
+                format!("the module {} cannot be read ({error})", full.display()),
+                "build the function, or correct the path (it is relative to the pipeline file)",
+            )
+        })?;
+        if bytes.len() > MODULE_BYTES_MAX {
+            let reason = format!("the module has {} bytes, more than {MODULE_BYTES_MAX}", bytes.len());
+            return Err(wrong(reason, "build it in release mode and strip it").into());
+        }
+        if !bytes.starts_with(WASM_MAGIC) {
+            return Err(wrong(
+                format!("{} is no WebAssembly", full.display()),
+                "name the .wasm file that the build made (for Rust: cargo build --target wasm32-wasip2)",
+            )
+            .into());
+        }
+        modules.push((stage.clone(), bytes));
+    }
+    Ok(modules)
+}
+
+fn name_module(manifest: &mut Manifest, stage: &Name, digest: Digest) {
+    if let Some(stage) = manifest.stages.get_mut(stage)
+        && let Operator::Wasm(wasm) = &mut stage.operator
+    {
+        wasm.module = Module::Digest(digest);
+    }
+}
+
+/// A source's file is read by the node that takes the deploy, whose working directory is another.
+fn resolve_sources(manifest: &mut Manifest, file: &PipelineFile) -> anyhow::Result<()> {
+    for source in manifest.sources.values_mut() {
+        if let Connector::File { path, .. } = &mut source.connector {
+            let absolute: PathBuf = std::path::absolute(file.base.join(&*path))
+                .with_context(|| format!("the source file '{path}' has no absolute path: check the path"))?;
+            *path = absolute.to_string_lossy().into_owned();
+        }
+    }
+    Ok(())
+}
+
+fn wait_until_running(
+    client: &dyn Client,
+    deployed: &DeployedJson,
+    mut seen: impl FnMut(&Shown),
+) -> anyhow::Result<()> {
+    let began = Instant::now();
+    let mut trouble = None;
+    while began.elapsed() < RUNNING_DEADLINE {
+        match client.ask(Request::Show { pipeline: deployed.pipeline.clone() }) {
+            Ok(Response::Shown(shown)) => {
+                if shown.revision != deployed.revision {
+                    bail!(
+                        "another deploy of '{}' took the place of this one (revision {}): look with 'dunlin show {}' \
+                         and deploy again if yours should run",
+                        deployed.pipeline,
+                        shown.revision,
+                        deployed.pipeline
+                    );
+                }
+                if shown.state == PipelineState::Running {
+                    return Ok(());
+                }
+                trouble = shown
+                    .stages
+                    .iter()
+                    .flat_map(|stage| stage.actors.iter().filter_map(|actor| actor.trouble.as_ref()).map(|t| (stage, t)))
+                    .map(|(stage, trouble)| format!("stage '{}': {trouble}", stage.stage))
+                    .next();
+                seen(&shown);
+            }
+            Ok(other) => return Err(wrong_answer(&other)),
+            Err(failure) => trouble = Some(failure.to_string()),
+        }
+        sleep(LOOK_AGAIN);
+    }
+    bail!(
+        "'{}' is deployed but does not run after {} s ({}): look with 'dunlin show {}' and 'dunlin nodes'",
+        deployed.pipeline,
+        RUNNING_DEADLINE.as_secs(),
+        trouble.unwrap_or_else(|| "some of its actors have not begun".to_string()),
+        deployed.pipeline
+    )
+}
+
+fn named(
+    mut error: dunlin_protocol::pipeline::error::ManifestError,
+    name: &str,
+) -> dunlin_protocol::pipeline::error::ManifestError {
+    error.file = name.to_string();
+    error
+}

@@ -1,0 +1,192 @@
+//! `nodes`, `status`, `pipelines`, `show`, `remove`, `state`, `dead-letters`: what is there.
+
+use dunlin_protocol::id::Name;
+use dunlin_protocol::rpc::{DeadLetterStatus, Request, Response};
+
+use super::arguments::{DeadLettersAction, DeadLettersArguments, StateArguments};
+use super::client::Client;
+use super::output::{Output, bytes_text, short};
+use super::{WrongUsage, not_yet};
+use crate::api::door::unexpected;
+use crate::api::json::{
+    DeadLetterJson, NodeJson, PipelineJson, RemovedJson, ShownJson, StateJson, StatusJson, pipeline_word,
+};
+
+/// What is left to say when a node answers something else than was asked.
+pub fn wrong_answer(response: &Response) -> anyhow::Error {
+    anyhow::anyhow!(unexpected(response).detail)
+}
+
+pub fn nodes(client: &dyn Client, out: &Output) -> anyhow::Result<()> {
+    let nodes = match client.ask(Request::Nodes)? {
+        Response::Nodes(nodes) => nodes,
+        other => return Err(wrong_answer(&other)),
+    };
+    let nodes: Vec<NodeJson> = nodes.iter().map(NodeJson::from).collect();
+    if out.json {
+        return nodes.iter().try_for_each(|node| out.object(node));
+    }
+    let row = |node: NodeJson| {
+        let labels: Vec<String> = node.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        vec![node.node, node.state, node.actors.to_string(), labels.join(","), node.addresses.join(" ")]
+    };
+    out.table(&["NODE", "STATE", "ACTORS", "LABELS", "ADDRESSES"], nodes.into_iter().map(row).collect())
+}
+
+pub fn status(client: &dyn Client, out: &Output) -> anyhow::Result<()> {
+    let status = match client.ask(Request::Status)? {
+        Response::Status(status) => StatusJson::from(&status),
+        other => return Err(wrong_answer(&other)),
+    };
+    if out.json {
+        return out.object(&status);
+    }
+    out.line(&format!("node       {}", status.node))?;
+    out.line(&format!("mesh       {}", status.mesh))?;
+    out.line(&format!("version    {}", status.version))?;
+    out.line(&format!("peers      {}", status.peers))?;
+    out.line(&format!("pipelines  {}", status.pipelines))?;
+    out.line(&format!("memory     {}", bytes_text(status.rss_bytes)))?;
+    out.line(&format!("disk       {}", bytes_text(status.disk_bytes)))?;
+    out.line(&format!("uptime     {:.0} s", status.uptime_seconds))?;
+    status.troubles.iter().try_for_each(|trouble| out.line(&format!("trouble    {trouble}")))
+}
+
+pub fn pipelines(client: &dyn Client, out: &Output) -> anyhow::Result<()> {
+    let pipelines = match client.ask(Request::Pipelines)? {
+        Response::Pipelines(pipelines) => pipelines,
+        other => return Err(wrong_answer(&other)),
+    };
+    let pipelines: Vec<PipelineJson> = pipelines.iter().map(PipelineJson::from).collect();
+    if out.json {
+        return pipelines.iter().try_for_each(|pipeline| out.object(pipeline));
+    }
+    let row = |pipeline: PipelineJson| {
+        let revision = pipeline.revision.chars().take(12).collect();
+        vec![pipeline.pipeline, pipeline.state, pipeline.actors.to_string(), revision]
+    };
+    out.table(&["PIPELINE", "STATE", "ACTORS", "REVISION"], pipelines.into_iter().map(row).collect())
+}
+
+pub fn show(client: &dyn Client, pipeline: Name, out: &Output) -> anyhow::Result<()> {
+    let shown = match client.ask(Request::Show { pipeline })? {
+        Response::Shown(shown) => shown,
+        other => return Err(wrong_answer(&other)),
+    };
+    if out.json {
+        return out.object(&ShownJson::from(&shown));
+    }
+    out.line(&format!(
+        "{} is {}, revision {}, durability {}, copies {}",
+        shown.pipeline,
+        pipeline_word(shown.state),
+        shown.revision,
+        shown.durability,
+        shown.copies
+    ))?;
+    let mut rows = Vec::new();
+    let mut troubles = Vec::new();
+    for stage in &shown.stages {
+        let from = if stage.from.is_empty() { "-".to_string() } else { stage.from.join(",") };
+        if stage.actors.is_empty() {
+            rows.push(vec![stage.stage.clone(), from.clone(), "none yet".into()]);
+        }
+        for actor in &stage.actors {
+            rows.push(vec![
+                stage.stage.clone(),
+                from.clone(),
+                actor.actor.to_string().chars().take(8).collect(),
+                short(&actor.node.to_string()),
+                actor.events_in.to_string(),
+                actor.events_out.to_string(),
+                actor.lag.to_string(),
+                actor.committed.to_string(),
+                actor.watermark.map_or_else(|| "-".to_string(), |time| time.to_string()),
+                match (actor.parked, actor.dead) {
+                    (0, 0) => "-".to_string(),
+                    (parked, dead) => format!("{parked} parked, {dead} dead"),
+                },
+            ]);
+            if let Some(trouble) = &actor.trouble {
+                troubles.push(format!("{}: {trouble}", stage.stage));
+            }
+        }
+    }
+    let header =
+        ["STAGE", "FROM", "ACTOR", "NODE", "IN", "OUT", "LAG", "COMMITTED", "WATERMARK", "ERRORS"];
+    out.table(&header, rows)?;
+    troubles.iter().try_for_each(|trouble| out.line(trouble))
+}
+
+pub fn remove(client: &dyn Client, pipeline: Name, out: &Output) -> anyhow::Result<()> {
+    let pipeline = match client.ask(Request::Remove { pipeline })? {
+        Response::Removed { pipeline } => pipeline,
+        other => return Err(wrong_answer(&other)),
+    };
+    match out.json {
+        true => out.object(&RemovedJson { pipeline, removed: true }),
+        false => out.line(&format!("removed {pipeline}")),
+    }
+}
+
+pub fn state(client: &dyn Client, arguments: StateArguments, out: &Output) -> anyhow::Result<()> {
+    let StateArguments { stage, key, limit } = arguments;
+    let one = key.is_some();
+    let request = Request::State { pipeline: stage.pipeline.clone(), stage: stage.name.clone(), key, limit };
+    let entries = match client.ask(request)? {
+        Response::State(entries) => entries,
+        other => return Err(wrong_answer(&other)),
+    };
+    if one && entries.is_empty() {
+        anyhow::bail!(
+            "stage '{}' of '{}' keeps nothing under this key: list its keys with 'dunlin state {}/{}'",
+            stage.name,
+            stage.pipeline,
+            stage.pipeline,
+            stage.name
+        );
+    }
+    for entry in entries.iter().map(StateJson::from) {
+        match (out.json, one) {
+            (true, _) => out.object(&entry)?,
+            (false, true) => out.line(entry.value.get())?,
+            (false, false) => out.line(&format!("{}\t{}", entry.key, entry.value.get()))?,
+        }
+    }
+    Ok(())
+}
+
+pub fn dead_letters(client: &dyn Client, arguments: DeadLettersArguments, out: &Output) -> anyhow::Result<()> {
+    let DeadLettersArguments { pipeline, action, id, limit } = arguments;
+    let wanted = match (action, id) {
+        (DeadLettersAction::Replay, _) => return not_yet("dead-letters replay"),
+        (DeadLettersAction::Drop, _) => return not_yet("dead-letters drop"),
+        (DeadLettersAction::List, None) => None,
+        (DeadLettersAction::Show, Some(id)) => Some(id),
+        (DeadLettersAction::List, Some(_)) => {
+            return Err(WrongUsage("list takes no id: use 'show ID' to see one".into()).into());
+        }
+        (DeadLettersAction::Show, None) => {
+            return Err(WrongUsage("show needs an id: 'dunlin dead-letters PIPELINE list' prints them".into()).into());
+        }
+    };
+    // One is looked for among all that a node answers with.
+    let limit = if wanted.is_some() { u32::MAX } else { limit };
+    let letters: Vec<DeadLetterStatus> = match client.ask(Request::DeadLetters { pipeline, limit })? {
+        Response::DeadLetters(letters) => letters,
+        other => return Err(wrong_answer(&other)),
+    };
+    let letters: Vec<DeadLetterStatus> =
+        letters.into_iter().filter(|letter| wanted.is_none_or(|id| id == letter.id)).collect();
+    if let (Some(id), true) = (wanted, letters.is_empty()) {
+        anyhow::bail!("there is no dead letter {id}: 'dunlin dead-letters PIPELINE list' prints those there are");
+    }
+    let letters = letters.iter().map(DeadLetterJson::from);
+    if out.json || wanted.is_some() {
+        return letters.map(|letter| out.object(&letter)).collect();
+    }
+    let row = |letter: DeadLetterJson| {
+        vec![letter.id, letter.stage, letter.attempts.to_string(), letter.event.key, letter.reason]
+    };
+    out.table(&["ID", "STAGE", "ATTEMPTS", "KEY", "REASON"], letters.map(row).collect())
+}

@@ -1,0 +1,119 @@
+//! The command line: what a user types, and what it prints.
+//!
+//! Results go to stdout, everything else to stderr. Colour, tables that redraw and progress only on
+//! a terminal. Exit codes: 0 done, 1 the operation failed (one sentence), 2 wrong usage.
+
+mod arguments;
+pub mod client;
+mod demo;
+mod deploy;
+mod fares;
+mod http_client;
+mod inspect;
+mod output;
+mod publish;
+mod tail;
+
+use std::io::ErrorKind;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+
+pub use arguments::{RunArguments, TokenArguments};
+use arguments::{Command, Invocation};
+use client::{Client, ConnectMultiaddr, TargetError};
+pub use http_client::HttpClient;
+
+/// What the command line needs from the rest of the node.
+#[derive(Debug, Clone, Copy)]
+pub struct Wiring {
+    /// The daemon, until it is told to stop.
+    pub run: fn(RunArguments) -> anyhow::Result<()>,
+    /// A token of the mesh whose node has its data in this folder.
+    pub token: fn(&TokenArguments, &std::path::Path) -> anyhow::Result<String>,
+    /// The libp2p door.
+    pub connect: ConnectMultiaddr,
+    /// The demo's guest function.
+    pub clean_wasm: &'static [u8],
+}
+
+/// Parses the process's arguments and does what they say.
+pub fn main(wiring: Wiring) -> ExitCode {
+    // clap prints usage errors itself and ends with 2.
+    let invocation = Invocation::parse();
+    match carry_out(invocation, &wiring) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            if let Some(Said) = error.downcast_ref() {
+                return ExitCode::from(1);
+            }
+            eprintln!("dunlin: {error:#}");
+            let usage = matches!(
+                error.downcast_ref(),
+                Some(TargetError::NeedsToken(_) | TargetError::NeedsNode)
+            ) || error.downcast_ref::<WrongUsage>().is_some();
+            ExitCode::from(if usage { 2 } else { 1 })
+        }
+    }
+}
+
+/// Everything was said on stderr already; the exit code is 1.
+#[derive(Debug, thiserror::Error)]
+#[error("the operation failed")]
+struct Said;
+
+/// The arguments contradict one another in a way that clap cannot see.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct WrongUsage(String);
+
+/// Who reads our output has gone (`dunlin tail | head`): that is no failure.
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)
+}
+
+fn carry_out(invocation: Invocation, wiring: &Wiring) -> anyhow::Result<()> {
+    let Invocation { target, json, command } = invocation;
+    let connect = || -> anyhow::Result<Box<dyn Client>> {
+        Ok(client::connect(&target.resolve()?, wiring.connect)?)
+    };
+    let out = output::Output::new(json);
+    match command {
+        Command::Run(mut arguments) => {
+            arguments.data = target.folder()?;
+            (wiring.run)(arguments)
+        }
+        Command::Demo(arguments) => demo::run(&arguments, wiring.clean_wasm, &out),
+        Command::Token(arguments) if arguments.rotate => not_yet("token --rotate"),
+        Command::Token(arguments) => {
+            out.line(&(wiring.token)(&arguments, &target.folder()?)?)
+        }
+        Command::Nodes(arguments) if arguments.action.is_some() => not_yet("nodes remove"),
+        Command::Nodes(_) => inspect::nodes(&*connect()?, &out),
+        Command::Status => inspect::status(&*connect()?, &out),
+        Command::Pipelines => inspect::pipelines(&*connect()?, &out),
+        Command::Show { pipeline } => inspect::show(&*connect()?, pipeline, &out),
+        Command::Remove { pipeline } => inspect::remove(&*connect()?, pipeline, &out),
+        Command::State(arguments) => inspect::state(&*connect()?, arguments, &out),
+        Command::DeadLetters(arguments) => inspect::dead_letters(&*connect()?, arguments, &out),
+        Command::Deploy { file } => deploy::deploy(&*connect()?, &file, &out),
+        Command::Publish(arguments) => publish::publish(&*connect()?, arguments, &out),
+        Command::Tail(arguments) => tail::tail(&*connect()?, arguments, &out),
+        Command::Completions { shell } => {
+            let mut text = Vec::new();
+            clap_complete::generate(shell, &mut Invocation::command(), "dunlin", &mut text);
+            out.bytes(&text)
+        }
+        Command::Diff(_) => not_yet("diff"),
+        Command::History(_) => not_yet("history"),
+        Command::Rollback(_) => not_yet("rollback"),
+        Command::Trace(_) => not_yet("trace"),
+        Command::New(_) => not_yet("new"),
+        Command::Bench(_) => not_yet("bench"),
+    }
+}
+
+fn not_yet(what: &str) -> anyhow::Result<()> {
+    anyhow::bail!("'dunlin {what}' is not there yet: a later version brings it")
+}
