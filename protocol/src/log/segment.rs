@@ -221,6 +221,21 @@ pub fn decode_frame<'a>(
     Ok(Framed { position, previous: previous.hash, body, at, end: at + end as u64 })
 }
 
+/// Checks a whole segment by itself: every byte of it belongs to a record that is right.
+pub fn verify(log: LogId, bytes: &[u8]) -> Result<Position, Wrong> {
+    let header = Header::decode(bytes)?;
+    if header.log != log {
+        return Err(Wrong::OtherLog);
+    }
+    let (mut head, mut rest) = (header.after, bytes.get(HEADER_BYTES..).unwrap_or_default());
+    while !rest.is_empty() {
+        let framed = decode_frame(log, head, rest, 0)?;
+        head = framed.position;
+        rest = rest.get(FRAME_HEAD_BYTES + framed.body.len()..).unwrap_or_default();
+    }
+    Ok(head)
+}
+
 fn head_of(log: LogId, bytes: &[u8]) -> Result<(u32, Position), Wrong> {
     let mut fields = BytesIn::new(bytes);
     let length = fields.u32().ok_or(Wrong::Short)?;
