@@ -6,3 +6,4 @@ pub mod connectors;
 pub mod data_folder;
 pub mod inbox;
 pub mod telemetry;
+pub mod storage;

@@ -7,6 +7,15 @@
 //! Invariants: a sequence number is never used twice in one epoch; a record's `previous` is the
 //! hash of the one before it; only bytes beyond the last synced end may be cut as a torn tail;
 //! damage before that end is seen and said, and nothing from it on is served.
+//!
+//! A log on a disk is three kinds of files: [`segment`]s with the records, one [`note`] of the
+//! last synced end, and [`snapshot`]s of what the records before a position added up to.
+//! [`scan`] reads them and says what may stay.
 
+mod bytes_in;
+pub mod note;
 pub mod record;
+pub mod scan;
+pub mod segment;
+pub mod snapshot;
 pub mod writer;

@@ -1,0 +1,261 @@
+//! Keyed state, in fjall: a copy of what the logs say, so it is never synced and never trusted
+//! further than its applied position agrees with the log.
+//!
+//! One keyspace; a key is the log's id, then 0 (the applied position) or 1 and the entry's key. A
+//! batch holds changes and applied position together, so a crash keeps both or neither.
+
+use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+
+use bytes::Bytes;
+use dunlin_protocol::id::{LogId, Position, Seq};
+use dunlin_protocol::log::record::{Body, Change};
+use dunlin_protocol::wire::codec;
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, Readable};
+
+use super::error::{Saying, StorageError};
+use super::reader::LogReader;
+
+const FOLDER: &str = "state";
+const KEYSPACE: &str = "state";
+const APPLIED: u8 = 0;
+const ENTRY: u8 = 1;
+/// Block cache of the whole node. Beyond: blocks are read from files again.
+const CACHE_BYTES: u64 = 32 << 20;
+/// The node's journals. Beyond: fjall flushes and drops the oldest.
+const JOURNAL_BYTES: u64 = 64 << 20;
+/// Memtable of the one keyspace. Beyond: it is flushed to a table.
+const MEMTABLE_BYTES: u64 = 16 << 20;
+/// A rebuilding batch closes at about this size, and so does a read of the log.
+const BATCH_BYTES: usize = 4 << 20;
+const CLEAR_ENTRIES: usize = 4096;
+
+/// The keyed state of all actors on this node.
+#[derive(Clone)]
+pub struct StateStore {
+    database: Database,
+    keyspace: Keyspace,
+}
+
+impl std::fmt::Debug for StateStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("StateStore")
+    }
+}
+
+impl StateStore {
+    /// Opens `state/` in the data folder. One that does not open is removed: it is only a copy, and
+    /// `bring_up` makes it again from snapshots and logs.
+    pub fn open(folder: &Path) -> Result<StateStore, StorageError> {
+        let folder = folder.join(FOLDER);
+        match try_open(&folder) {
+            Ok(store) => Ok(store),
+            Err(why) => {
+                tracing::warn!(folder = %folder.display(), why, "the state store does not open; it is rebuilt from the logs");
+                fs::remove_dir_all(&folder).saying("remove", &folder)?;
+                try_open(&folder).map_err(StorageError::State)
+            }
+        }
+    }
+
+    /// The position up to which the log's changes are in here; none when it must be brought up.
+    pub fn applied(&self, log: LogId) -> Result<Option<Position>, StorageError> {
+        // What does not decode is nothing that can be built upon: the same as not applied at all.
+        Ok(self.keyspace.get(key(log, APPLIED, &[]))?.and_then(|bytes| codec::decode(&bytes).ok()))
+    }
+
+    pub fn get(&self, log: LogId, entry: &[u8]) -> Result<Option<Bytes>, StorageError> {
+        Ok(self.keyspace.get(key(log, ENTRY, entry))?.map(|value| Bytes::copy_from_slice(&value)))
+    }
+
+    /// Entries whose key begins with `prefix`, ascending, at most `limit`.
+    pub fn scan(&self, log: LogId, prefix: &[u8], limit: usize) -> Result<Vec<(Bytes, Bytes)>, StorageError> {
+        self.keyspace.prefix(key(log, ENTRY, prefix)).take(limit).map(pair).collect()
+    }
+
+    /// Entries from key `first` on, ascending, at most `limit`.
+    pub fn range(&self, log: LogId, first: &[u8], limit: usize) -> Result<Vec<(Bytes, Bytes)>, StorageError> {
+        let bounds = key(log, ENTRY, first)..key(log, ENTRY + 1, &[]);
+        self.keyspace.range(bounds).take(limit).map(pair).collect()
+    }
+
+    /// The changes and the position, together or not at all. Not synced: the log is.
+    pub fn apply(&self, log: LogId, position: Position, changes: &[Change]) -> Result<(), StorageError> {
+        let mut batch = self.database.batch();
+        for change in changes {
+            let key = key(log, ENTRY, &change.key);
+            match &change.value {
+                Some(value) => batch.insert(&self.keyspace, key, value.as_ref()),
+                None => batch.remove(&self.keyspace, key),
+            }
+        }
+        batch.insert(&self.keyspace, key(log, APPLIED, &[]), codec::encode(&position).as_ref());
+        Ok(batch.commit()?)
+    }
+
+    /// Everything of this log goes. The applied position goes first, so that an interruption leaves
+    /// nothing that looks whole.
+    pub fn clear(&self, log: LogId) -> Result<(), StorageError> {
+        self.keyspace.remove(key(log, APPLIED, &[]))?;
+        loop {
+            let mut batch = self.database.batch();
+            for guard in self.keyspace.prefix(log.0).take(CLEAR_ENTRIES) {
+                batch.remove(&self.keyspace, guard.key()?);
+            }
+            if batch.is_empty() {
+                return Ok(());
+            }
+            batch.commit()?;
+        }
+    }
+
+    /// All entries as they are now, ascending, with the position that they stand at; later changes
+    /// are not seen.
+    pub fn dump(&self, log: LogId) -> Result<Dump, StorageError> {
+        let view = self.database.snapshot();
+        let at = view.get(&self.keyspace, key(log, APPLIED, &[]))?;
+        let at = at.and_then(|bytes| codec::decode(&bytes).ok());
+        let bounds = key(log, ENTRY, &[])..key(log, ENTRY + 1, &[]);
+        Ok(Dump { at, entries: view.range(&self.keyspace, bounds) })
+    }
+
+    /// Brings the log's state to `head`: a store that is behind applies the commits after its
+    /// position; one whose position the log does not have is cleared, and rebuilt from the newest
+    /// snapshot and the log.
+    pub fn bring_up(&self, log: LogId, head: Position, reader: &LogReader) -> Result<(), StorageError> {
+        match self.applied(log)? {
+            Some(at) if at == head => return Ok(()),
+            Some(at) if at.seq < head.seq => match self.follow(log, at, head, reader) {
+                Ok(()) => return Ok(()),
+                Err(error @ (StorageError::NotInLog { .. } | StorageError::Gone { .. })) => {
+                    tracing::warn!(%log, %error, "keyed state is rebuilt");
+                }
+                Err(error) => return Err(error),
+            },
+            Some(at) => {
+                tracing::warn!(%log, applied = at.seq.0, head = head.seq.0, "keyed state is not of this log's history; it is rebuilt");
+            }
+            None => {}
+        }
+        self.clear(log)?;
+        let at = self.load(log, reader)?;
+        self.follow(log, at, head, reader)
+    }
+
+    /// Bytes on the disk.
+    pub fn disk_bytes(&self) -> u64 {
+        self.database.disk_space().unwrap_or_default()
+    }
+
+    /// Fills a cleared store from the newest snapshot; the applied position comes with the last batch.
+    fn load(&self, log: LogId, reader: &LogReader) -> Result<Position, StorageError> {
+        let Some(snapshot) = reader.snapshot(log)? else { return Ok(Position::START) };
+        let at = snapshot.at;
+        let (mut batch, mut bytes) = (self.database.batch(), 0);
+        for entry in snapshot.entries() {
+            let (entry, value) = entry?;
+            bytes += entry.len() + value.len();
+            batch.insert(&self.keyspace, key(log, ENTRY, &entry), value.as_ref());
+            if bytes >= BATCH_BYTES {
+                std::mem::replace(&mut batch, self.database.batch()).commit()?;
+                bytes = 0;
+            }
+        }
+        batch.insert(&self.keyspace, key(log, APPLIED, &[]), codec::encode(&at).as_ref());
+        batch.commit()?;
+        Ok(at)
+    }
+
+    /// Applies the commits after `at` up to `head`, each checked to follow the one before.
+    fn follow(
+        &self,
+        log: LogId,
+        mut at: Position,
+        head: Position,
+        reader: &LogReader,
+    ) -> Result<(), StorageError> {
+        while at.seq < head.seq {
+            let records = reader.read(log, at.seq.next(), BATCH_BYTES)?;
+            if records.is_empty() {
+                return Err(StorageError::NotInLog { log, at: head });
+            }
+            let mut changes = Vec::new();
+            let base = at;
+            for record in records.iter().take_while(|record| record.seq <= head.seq) {
+                if record.previous != at.hash {
+                    return Err(StorageError::NotInLog { log, at });
+                }
+                if let Body::Commit(commit) = decode(log, record.seq, record.decode())? {
+                    changes.extend(commit.state);
+                }
+                at = record.position();
+            }
+            debug_assert!(base.seq < at.seq, "a read begins at the record that was asked for");
+            self.apply(log, at, &changes)?;
+        }
+        if at == head { Ok(()) } else { Err(StorageError::NotInLog { log, at: head }) }
+    }
+}
+
+/// A log's keyed state at one moment.
+pub struct Dump {
+    /// Where it stands; none when nothing was ever applied.
+    pub at: Option<Position>,
+    entries: fjall::Iter,
+}
+
+impl Iterator for Dump {
+    type Item = Result<(Bytes, Bytes), StorageError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.entries.next().map(pair)
+    }
+}
+
+impl std::fmt::Debug for Dump {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Dump").field("at", &self.at).finish_non_exhaustive()
+    }
+}
+
+/// fjall may panic on bytes that no version of it wrote; that is a store that does not open, too.
+fn try_open(folder: &Path) -> Result<StateStore, String> {
+    let open = || {
+        let database = Database::builder(folder)
+            .cache_size(CACHE_BYTES)
+            .max_journaling_size(JOURNAL_BYTES)
+            .worker_threads(1)
+            .open()?;
+        let options = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES);
+        let keyspace = database.keyspace(KEYSPACE, options)?;
+        Ok::<_, fjall::Error>(StateStore { database, keyspace })
+    };
+    match catch_unwind(AssertUnwindSafe(open)) {
+        Ok(opened) => opened.map_err(|error| error.to_string()),
+        Err(_) => Err("its files are damaged".to_owned()),
+    }
+}
+
+fn decode(log: LogId, seq: Seq, decoded: Result<Body, codec::CodecError>) -> Result<Body, StorageError> {
+    decoded.map_err(|error| {
+        StorageError::Damaged(format!(
+            "record {} of log {log} is whole but does not decode: {error}; it was written by another version",
+            seq.0
+        ))
+    })
+}
+
+fn key(log: LogId, kind: u8, entry: &[u8]) -> Vec<u8> {
+    let mut key = Vec::with_capacity(17 + entry.len());
+    key.extend_from_slice(&log.0);
+    key.push(kind);
+    key.extend_from_slice(entry);
+    key
+}
+
+fn pair(guard: fjall::Guard) -> Result<(Bytes, Bytes), StorageError> {
+    let (key, value) = guard.into_inner()?;
+    let entry = key.get(17..).unwrap_or_default();
+    Ok((Bytes::copy_from_slice(entry), Bytes::copy_from_slice(&value)))
+}

@@ -1,0 +1,278 @@
+//! The handle that the driver holds: every method queues and returns.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use dunlin_protocol::effect::{Input, ReadId};
+use dunlin_protocol::id::{LogId, Position, Seq};
+use dunlin_protocol::limits::UNPERSISTED_BYTES_MAX;
+use dunlin_protocol::log::record::Record;
+use dunlin_protocol::log::segment::frame_bytes;
+use dunlin_protocol::mesh::catalog::LogName;
+use dunlin_protocol::pipeline::manifest::Durability;
+
+use super::error::{Saying, StorageError};
+use super::log_view::Logs;
+use super::reader::LogReader;
+use super::recovery::{self, Recovery};
+use super::snapshots::SnapshotWriter;
+use super::writer::{Command, Writer};
+use super::{files, format};
+use crate::inbox::Inbox;
+
+/// How old the figure of `disk_bytes` may be before it is measured again.
+const MEASURED_FOR: Duration = Duration::from_secs(5);
+
+/// The logs on this node's disk.
+#[derive(Debug)]
+pub struct Storage {
+    logs: Arc<Logs>,
+    commands: Sender<Command>,
+    chores: Sender<Chore>,
+    reads: Sender<ReadJob>,
+    done: Sender<Input>,
+    threads: Vec<JoinHandle<()>>,
+    in_use: Arc<InUse>,
+    _lock: File,
+}
+
+struct ReadJob {
+    log: LogId,
+    read: ReadId,
+    from: Seq,
+    bytes_max: usize,
+}
+
+enum Chore {
+    Snapshot { log: LogId, at: Position, fold: Bytes },
+    Measure,
+}
+
+/// The data folder's size, measured by whoever has time.
+struct InUse {
+    folder: PathBuf,
+    bytes: AtomicU64,
+    started: Instant,
+    /// When it was measured last, in milliseconds since `started`.
+    at_ms: AtomicU64,
+    asked: AtomicBool,
+}
+
+impl Storage {
+    /// Takes the data folder for this process and recovers every log: torn tails are cut, damage is
+    /// reported in `Recovery`. Blocks; called before the node starts.
+    pub fn open(folder: &Path, inbox: Inbox) -> Result<(Storage, Recovery), StorageError> {
+        let lock = format::take(folder)?;
+        let logs_folder = folder.join("logs");
+        std::fs::create_dir_all(&logs_folder).saying("create", &logs_folder)?;
+        files::sync_folder(folder)?;
+        let logs = Arc::new(Logs::new(&logs_folder));
+        let (found, writing) = recovery::recover(&logs)?;
+
+        let (done, completions) = mpsc::channel();
+        let (commands, queued) = mpsc::channel();
+        let (reads, read_jobs) = mpsc::channel();
+        let (chores, chore_jobs) = mpsc::channel();
+        let reader = LogReader::new(logs.clone(), commands.clone());
+        let snapshots = SnapshotWriter::new(logs.clone(), commands.clone());
+        let in_use = Arc::new(InUse::new(folder));
+        in_use.measure();
+
+        let writer = Writer::new(logs.clone(), writing, done.clone());
+        let threads = vec![
+            start("log-writer", move || writer.run(&queued))?,
+            start("log-reader", {
+                let (reader, done) = (reader.clone(), done.clone());
+                move || read(&read_jobs, &reader, &done)
+            })?,
+            start("log-chores", {
+                let (done, in_use) = (done.clone(), in_use.clone());
+                move || chore(&chore_jobs, &snapshots, &in_use, &done)
+            })?,
+        ];
+        // Not among those that `stop` waits for: it may wait for the core, which waits in `stop`.
+        start("log-completions", move || tell(&completions, &inbox))?;
+
+        let recovery = Recovery::new(found, reader);
+        let storage = Storage { logs, commands, chores, reads, done, threads, in_use, _lock: lock };
+        Ok((storage, recovery))
+    }
+
+    /// A new log; its folder is made with the first persist.
+    pub fn create_log(&mut self, log: LogId, name: &LogName) {
+        self.logs.get_or_new(log);
+        self.command(Command::Create { log, name: name.clone() });
+    }
+
+    /// Appends records. `Persisted` follows when they stand in `durability`, or `PersistFailed`: then
+    /// nothing from its `seq` on stands, and what was queued behind goes without a word of its own.
+    /// `memory` is answered at once, unless it would overtake another persist or the disk is behind.
+    pub fn persist(&mut self, log: LogId, records: Vec<Record>, durability: Durability) {
+        let Some(last) = records.last().map(|record| record.seq) else { return };
+        let early = durability == Durability::Memory && self.may_answer_early(log, &records);
+        if early {
+            let _ = self.done.send(Input::Persisted { log, seq: last });
+        }
+        self.command(Command::Persist { log, records, durability, early });
+    }
+
+    /// Reads on the reader's thread; `Input::Read` follows.
+    pub fn read(&mut self, log: LogId, read: ReadId, from: Seq, bytes_max: usize) {
+        let _ = self.reads.send(ReadJob { log, read, from, bytes_max });
+    }
+
+    /// A snapshot of a log without keyed state; `Snapshotted` follows.
+    pub fn snapshot(&mut self, log: LogId, at: Position, fold: Bytes) {
+        let _ = self.chores.send(Chore::Snapshot { log, at, fold });
+    }
+
+    /// Whole segments before `before` go, as far as a snapshot covers them.
+    pub fn truncate(&mut self, log: LogId, before: Seq) {
+        self.command(Command::Truncate { log, before });
+    }
+
+    pub fn remove_log(&mut self, log: LogId) {
+        self.command(Command::Remove { log });
+    }
+
+    /// For rebuilding state, on threads that may block.
+    pub fn reader(&self) -> LogReader {
+        LogReader::new(self.logs.clone(), self.commands.clone())
+    }
+
+    /// For snapshots with keyed state, on threads that may block.
+    pub fn snapshot_writer(&self) -> SnapshotWriter {
+        SnapshotWriter::new(self.logs.clone(), self.commands.clone())
+    }
+
+    /// The data folder's size, a few seconds old.
+    pub fn disk_bytes(&self) -> u64 {
+        if self.in_use.is_due() {
+            let _ = self.chores.send(Chore::Measure);
+        }
+        self.in_use.bytes.load(Ordering::Acquire)
+    }
+
+    /// Writes and syncs everything, in every durability class, and ends the threads.
+    pub fn stop(mut self) {
+        self.shut_down();
+    }
+
+    fn shut_down(&mut self) {
+        self.command(Command::Stop);
+        // The other threads end with the last sender of their queue.
+        (self.reads, self.chores) = (mpsc::channel().0, mpsc::channel().0);
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a storage thread panicked; the logs are recovered at the next start");
+            }
+        }
+    }
+
+    fn may_answer_early(&self, log: LogId, records: &[Record]) -> bool {
+        let Some(view) = self.logs.get(log) else { return false };
+        let bytes: u64 = records.iter().map(|record| frame_bytes(record) as u64).sum();
+        // Only this thread adds to the two counters, so what is read here can only have shrunk since.
+        let free = view.outstanding.load(Ordering::Acquire) == 0
+            && !view.failing.load(Ordering::Acquire)
+            && view.behind_bytes.load(Ordering::Acquire) + bytes <= UNPERSISTED_BYTES_MAX as u64;
+        if free {
+            view.behind_bytes.fetch_add(bytes, Ordering::AcqRel);
+        }
+        free
+    }
+
+    fn command(&self, command: Command) {
+        if let Command::Persist { log, early: false, .. } = &command
+            && let Some(view) = self.logs.get(*log)
+        {
+            view.outstanding.fetch_add(1, Ordering::AcqRel);
+        }
+        if self.commands.send(command).is_err() {
+            tracing::error!("the log writer is gone; nothing more is persisted, restart the node");
+        }
+    }
+}
+
+impl Drop for Storage {
+    fn drop(&mut self) {
+        self.shut_down();
+    }
+}
+
+impl InUse {
+    fn new(folder: &Path) -> InUse {
+        InUse {
+            folder: folder.to_owned(),
+            bytes: AtomicU64::new(0),
+            started: Instant::now(),
+            at_ms: AtomicU64::new(0),
+            asked: AtomicBool::new(false),
+        }
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn is_due(&self) -> bool {
+        let age_ms = self.now_ms().saturating_sub(self.at_ms.load(Ordering::Acquire));
+        u128::from(age_ms) > MEASURED_FOR.as_millis() && !self.asked.swap(true, Ordering::AcqRel)
+    }
+
+    fn measure(&self) {
+        self.bytes.store(files::bytes_below(&self.folder), Ordering::Release);
+        self.at_ms.store(self.now_ms(), Ordering::Release);
+        self.asked.store(false, Ordering::Release);
+    }
+}
+
+impl fmt::Debug for InUse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("InUse").field("bytes", &self.bytes).finish_non_exhaustive()
+    }
+}
+
+fn start(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, StorageError> {
+    let started = thread::Builder::new().name(name.to_owned()).spawn(work);
+    started.saying("start the thread", Path::new(name))
+}
+
+fn read(jobs: &Receiver<ReadJob>, reader: &LogReader, done: &Sender<Input>) {
+    for ReadJob { log, read, from, bytes_max } in jobs {
+        let outcome = reader.read(log, from, bytes_max).map_err(|error| error.to_string());
+        let _ = done.send(Input::Read { log, read, outcome });
+    }
+}
+
+fn chore(jobs: &Receiver<Chore>, snapshots: &SnapshotWriter, in_use: &InUse, done: &Sender<Input>) {
+    for job in jobs {
+        match job {
+            Chore::Snapshot { log, at, fold } => {
+                let written = snapshots.write(log, at, &fold, &mut std::iter::empty());
+                let outcome = written.map_err(|error| error.to_string());
+                let _ = done.send(Input::Snapshotted { log, at, outcome });
+            }
+            Chore::Measure => in_use.measure(),
+        }
+    }
+}
+
+fn tell(completions: &Receiver<Input>, inbox: &Inbox) {
+    for input in completions {
+        if !inbox.send_blocking(input) {
+            return;
+        }
+    }
+}
+
+/// Files of the writer by log, as recovery hands them over.
+pub(super) type Writing = BTreeMap<LogId, super::log_file::LogFile>;

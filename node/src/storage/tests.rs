@@ -1,0 +1,1 @@
+//! The storage against real files in temporary folders.

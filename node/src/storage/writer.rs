@@ -1,0 +1,266 @@
+//! The writer: one thread, one group sync for all logs of the node.
+//!
+//! It takes everything that is queued, writes it, syncs what asked for it, and only then tells the
+//! core, so that the cost of a sync is shared by whatever arrived during the last one. The queue
+//! needs no bound of its own: the core has at most `UNPERSISTED_BYTES_MAX` of each log under way.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender};
+use std::time::Duration;
+
+use dunlin_protocol::effect::Input;
+use dunlin_protocol::id::{LogId, Position, Seq};
+use dunlin_protocol::limits::UNPERSISTED_BYTES_MAX;
+use dunlin_protocol::log::record::Record;
+use dunlin_protocol::log::segment::frame_bytes;
+use dunlin_protocol::mesh::catalog::LogName;
+use dunlin_protocol::pipeline::manifest::Durability;
+
+use super::error::{Saying, StorageError};
+use super::files;
+use super::log_file::{LogFile, NotStaged};
+use super::log_view::Logs;
+
+/// A group closes at this size, so that the first in it does not wait for all of a burst.
+const GROUP_BYTES_MAX: usize = UNPERSISTED_BYTES_MAX;
+/// Logs whose files stay open between groups. Beyond: those idle in the last group are closed.
+const OPEN_LOGS_MAX: usize = 256;
+/// How often bytes that `memory` acknowledged and the disk refused are tried again.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// What the writer does for others.
+#[derive(Debug)]
+pub(super) enum Command {
+    Create {
+        log: LogId,
+        name: LogName,
+    },
+    /// `early`: `memory` acknowledged it already.
+    Persist {
+        log: LogId,
+        records: Vec<Record>,
+        durability: Durability,
+        early: bool,
+    },
+    Truncate {
+        log: LogId,
+        before: Seq,
+    },
+    Remove {
+        log: LogId,
+    },
+    /// Sync all that the log holds; the answer is its head.
+    Sync {
+        log: LogId,
+        reply: SyncSender<Result<Position, StorageError>>,
+    },
+    /// Answer when everything queued before is written.
+    Written {
+        reply: SyncSender<()>,
+    },
+    Stop,
+}
+
+#[derive(Debug)]
+pub(super) struct Writer {
+    logs: Arc<Logs>,
+    files: BTreeMap<LogId, LogFile>,
+    done: Sender<Input>,
+    touched: BTreeSet<LogId>,
+    group_bytes: usize,
+}
+
+impl Writer {
+    pub fn new(logs: Arc<Logs>, files: BTreeMap<LogId, LogFile>, done: Sender<Input>) -> Writer {
+        Writer { logs, files, done, touched: BTreeSet::new(), group_bytes: 0 }
+    }
+
+    /// Until `Stop`: then everything is written and synced.
+    pub fn run(mut self, commands: &Receiver<Command>) {
+        loop {
+            let mut next = match self.wait(commands) {
+                Ok(next) => next,
+                Err(()) => break,
+            };
+            let mut stopping = false;
+            while let Some(command) = next {
+                if matches!(command, Command::Stop) {
+                    stopping = true;
+                    break;
+                }
+                self.take(command);
+                if self.group_bytes >= GROUP_BYTES_MAX {
+                    break;
+                }
+                next = commands.try_recv().ok();
+            }
+            self.settle();
+            if stopping {
+                break;
+            }
+        }
+        for (log, file) in &mut self.files {
+            if file.view.extent().damage.is_some() {
+                continue;
+            }
+            if let Err(error) = file.sync_standing() {
+                tracing::warn!(%log, %error, "a log could not be synced while stopping");
+            }
+        }
+    }
+
+    /// The next command, or none when it is time to try again what the disk refused.
+    fn wait(&mut self, commands: &Receiver<Command>) -> Result<Option<Command>, ()> {
+        let behind = self.files.iter().filter(|(_, file)| file.staged_bytes() > 0);
+        let behind: BTreeSet<LogId> = behind.map(|(log, _)| *log).collect();
+        if behind.is_empty() {
+            return commands.recv().map(Some).map_err(|_| ());
+        }
+        match commands.recv_timeout(RETRY) {
+            Ok(command) => Ok(Some(command)),
+            Err(RecvTimeoutError::Timeout) => {
+                self.touched = behind;
+                Ok(None)
+            }
+            Err(RecvTimeoutError::Disconnected) => Err(()),
+        }
+    }
+
+    fn take(&mut self, command: Command) {
+        match command {
+            Command::Persist { log, records, durability, early } => {
+                self.stage(log, &records, durability, early)
+            }
+            Command::Create { log, name } => {
+                let view = self.logs.get_or_new(log);
+                self.files.entry(log).or_insert_with(|| LogFile::new(log, name, view));
+            }
+            Command::Truncate { log, before } => {
+                self.settle();
+                let Ok(file) = self.standing(log) else { return };
+                if let Err(error) = file.truncate(before) {
+                    tracing::warn!(%log, %error, "old segments could not be removed; it is tried with the next");
+                }
+            }
+            Command::Remove { log } => {
+                self.settle();
+                self.remove(log);
+            }
+            Command::Sync { log, reply } => {
+                self.settle();
+                let synced = self.standing(log).and_then(|file| file.sync_standing().map(|()| file.head()));
+                let _ = reply.send(synced);
+            }
+            Command::Written { reply } => {
+                self.settle();
+                let _ = reply.send(());
+            }
+            Command::Stop => {}
+        }
+    }
+
+    fn standing(&mut self, log: LogId) -> Result<&mut LogFile, StorageError> {
+        let file = self.files.get_mut(&log).ok_or(StorageError::NoLog(log))?;
+        let damage = file.view.extent().damage.clone();
+        damage.map_or(Ok(file), |why| Err(StorageError::Damaged(why)))
+    }
+
+    fn stage(&mut self, log: LogId, records: &[Record], durability: Durability, early: bool) {
+        let Some(first) = records.first().map(|record| record.seq) else { return };
+        let staged = match self.files.get_mut(&log) {
+            Some(file) => file.stage(records, durability, early),
+            None => Err(NotStaged::Refused(StorageError::NoLog(log).to_string())),
+        };
+        let bytes: usize = records.iter().map(frame_bytes).sum();
+        match staged {
+            Ok(()) => {
+                self.group_bytes += bytes;
+                self.touched.insert(log);
+                return;
+            }
+            Err(NotStaged::Behind) => {}
+            Err(NotStaged::Refused(why)) => {
+                tracing::error!(%log, why, "records were refused");
+                self.tell(Input::PersistFailed { log, seq: first, full: false, why });
+            }
+        }
+        let Some(view) = self.logs.get(log) else { return };
+        if early {
+            view.failing.store(true, Ordering::Release);
+            view.behind_bytes.fetch_sub(bytes as u64, Ordering::AcqRel);
+        } else {
+            view.outstanding.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+
+    /// Ends the group: all logs are written first, then synced one after the other, then told.
+    fn settle(&mut self) {
+        self.group_bytes = 0;
+        let touched = std::mem::take(&mut self.touched);
+        let mut written = Vec::with_capacity(touched.len());
+        for log in &touched {
+            let Some(file) = self.files.get_mut(log) else { continue };
+            written.push((*log, file.write()));
+        }
+        for (log, outcome) in written {
+            let Some(file) = self.files.get_mut(&log) else { continue };
+            let due = file.pending;
+            let at_risk = file.first_at_risk();
+            let view = file.view.clone();
+            match outcome.and_then(|()| file.stand()) {
+                Ok(()) => {
+                    let seq = file.head().seq;
+                    file.pending = 0;
+                    if due > 0 {
+                        self.tell(Input::Persisted { log, seq });
+                    }
+                }
+                Err(error) => {
+                    file.fail();
+                    let (full, why) = (error.is_full(), error.to_string());
+                    if due > 0 {
+                        self.tell(Input::PersistFailed { log, seq: at_risk, full, why });
+                    } else {
+                        tracing::warn!(%log, why, "what 'memory' acknowledged is not on the disk yet; it is tried again");
+                    }
+                }
+            }
+            view.outstanding.fetch_sub(due, Ordering::AcqRel);
+        }
+        self.close_idle(&touched);
+    }
+
+    fn close_idle(&mut self, touched: &BTreeSet<LogId>) {
+        if touched.is_empty() || self.files.len() <= OPEN_LOGS_MAX {
+            return;
+        }
+        let open = self.files.values().filter(|file| file.has_open_files()).count();
+        if open > OPEN_LOGS_MAX {
+            let idle = self.files.iter_mut().filter(|(log, _)| !touched.contains(log));
+            idle.for_each(|(_, file)| file.close_files());
+        }
+    }
+
+    /// The log goes. Renamed first: what a crash leaves half removed is no log any more.
+    fn remove(&mut self, log: LogId) {
+        self.files.remove(&log);
+        self.logs.remove(log);
+        let folder = self.logs.log_folder(log);
+        let parked = files::temporary(&folder);
+        let removed = match fs::rename(&folder, &parked) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            renamed => renamed.and_then(|()| fs::remove_dir_all(&parked)).saying("remove", &folder),
+        };
+        if let Err(error) = removed.and_then(|()| files::sync_folder(&self.logs.folder)) {
+            tracing::warn!(%log, %error, "a removed log's files are still there");
+        }
+    }
+
+    fn tell(&self, input: Input) {
+        // Nobody listens any more when the node stops; what was asked for is on the disk.
+        let _ = self.done.send(input);
+    }
+}
