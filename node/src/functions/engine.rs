@@ -35,19 +35,25 @@ const WARM_BYTES: usize = 256 << 10;
 pub enum EngineError {
     #[error("the WebAssembly engine cannot start on this machine: {0}")]
     Start(String),
-    #[error("the module '{0}' was never uploaded: a revision names modules by digest; deploy the pipeline again")]
+    #[error(
+        "the module '{0}' was never uploaded: a revision names modules by digest; deploy the pipeline again"
+    )]
     NotUploaded(String),
     #[error("the module {0} is not on this node; deploy the pipeline again")]
     Missing(Digest),
     #[error("the module {digest} cannot be read: {why}")]
     Unreadable { digest: Digest, why: String },
-    #[error("the module {digest} does not have the digest that it is stored under; deploy the pipeline again")]
+    #[error(
+        "the module {digest} does not have the digest that it is stored under; deploy the pipeline again"
+    )]
     Corrupt { digest: Digest },
     #[error("the module {0} is no WebAssembly component; build it for wasm32-wasip2 (see protocol/wit)")]
     NoComponent(Digest),
     #[error("the module {digest} does not compile: {why}")]
     Compile { digest: Digest, why: String },
-    #[error("the module {digest} needs '{import}', which functions are not given; build it against protocol/wit")]
+    #[error(
+        "the module {digest} needs '{import}', which functions are not given; build it against protocol/wit"
+    )]
     ForeignImport { digest: Digest, import: String },
     #[error("the module {digest} does not fit the world 'function' of protocol/wit: {why}")]
     WrongWorld { digest: Digest, why: String },
@@ -273,10 +279,8 @@ impl Pool {
     }
 
     fn take(&self) -> Permit<'_> {
-        let mut free = self
-            .freed
-            .wait_while(self.free(), |free| *free == 0)
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut free =
+            self.freed.wait_while(self.free(), |free| *free == 0).unwrap_or_else(PoisonError::into_inner);
         *free -= 1;
         Permit(self)
     }

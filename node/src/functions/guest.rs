@@ -20,7 +20,13 @@ use super::stop::Stop;
 use super::wasi::LastWords;
 
 #[allow(unsafe_code, missing_debug_implementations, missing_docs, reason = "generated from protocol/wit")]
-#[allow(clippy::all, clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "generated")]
+#[allow(
+    clippy::all,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "generated"
+)]
 pub(super) mod bindings {
     wasmtime::component::bindgen!({
         path: "../protocol/wit",
@@ -189,7 +195,10 @@ impl Guest {
 
 impl fmt::Debug for Guest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Guest").field("stage", &self.stage).field("limits", &self.limits).finish_non_exhaustive()
+        f.debug_struct("Guest")
+            .field("stage", &self.stage)
+            .field("limits", &self.limits)
+            .finish_non_exhaustive()
     }
 }
 

@@ -73,7 +73,8 @@ impl ChainRunner {
         let mut emitted = Vec::new();
         for from_head in handled.emitted {
             let feed = from_head.side.map_or(Feed::Head, Feed::Side);
-            for (output, _) in self.chain.outputs.iter().enumerate().filter(|(_, output)| output.from == feed) {
+            for (output, _) in self.chain.outputs.iter().enumerate().filter(|(_, output)| output.from == feed)
+            {
                 emitted.push(Emitted { output: output as u16, event: from_head.event.clone() });
             }
         }

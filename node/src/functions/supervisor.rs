@@ -15,7 +15,7 @@ use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, Supervisio
 use tokio::sync::oneshot;
 
 use super::staging::Staged;
-use super::worker::{Desk, Numbered, Room, Task, Worker, stage_of};
+use super::worker::{Numbered, Posting, Room, Task, Worker, stage_of};
 
 #[derive(Debug)]
 pub(super) enum Order {
@@ -107,7 +107,7 @@ impl SupervisorState {
     ) -> Result<(), ActorProcessingErr> {
         let (gone_sender, gone) = oneshot::channel();
         let finished = Arc::new(AtomicU64::new(0));
-        let desk = Desk {
+        let posting = Posting {
             actor,
             spec: Arc::clone(&spec),
             head,
@@ -115,9 +115,9 @@ impl SupervisorState {
             finished: Arc::clone(&finished),
             room: Arc::clone(&self.room),
             after: self.leaving.remove(&actor),
-            gone: Some(gone_sender),
+            gone: gone_sender,
         };
-        let (worker, _) = Worker::spawn_linked(None, Worker, desk, myself.clone()).await?;
+        let (worker, _) = Worker::spawn_linked(None, Worker, posting, myself.clone()).await?;
         let seat = Seat { spec, head, staged, worker, gone, finished, last: 0, outstanding: VecDeque::new() };
         self.seats.insert(actor, seat);
         for Numbered { task, .. } in tasks {

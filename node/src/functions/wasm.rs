@@ -113,7 +113,9 @@ impl Operator for WasmOperator {
                 Err(self.failed(reason, Again::Maybe))
             }
             Some(Err(error)) => Err(call_error(&self.stage, &error, guest)),
-            None => Err(self.failed("the function waits for something that never comes".into(), Again::Maybe)),
+            None => {
+                Err(self.failed("the function waits for something that never comes".into(), Again::Maybe))
+            }
         }
     }
 

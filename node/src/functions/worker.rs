@@ -14,7 +14,7 @@ use dunlin_protocol::limits::COMMIT_BYTES_MAX;
 use dunlin_protocol::mesh::catalog::LogName;
 use dunlin_protocol::time::Time;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 
 use super::engine::Engine;
 use super::ports::Ports;
@@ -67,7 +67,7 @@ pub(super) struct Numbered {
 
 /// What the next worker of an actor begins with.
 #[derive(Debug)]
-pub(super) struct Desk {
+pub(super) struct Posting {
     pub actor: LogId,
     pub spec: Arc<ActorSpec>,
     /// Where the committed state is to stand.
@@ -76,15 +76,16 @@ pub(super) struct Desk {
     pub finished: Arc<AtomicU64>,
     pub room: Arc<Room>,
     /// The end of an earlier worker of this actor that may still be at its last task.
-    pub after: Option<tokio::sync::oneshot::Receiver<()>>,
-    /// Dropped when this worker is gone.
-    pub gone: Option<tokio::sync::oneshot::Sender<()>>,
+    pub after: Option<oneshot::Receiver<()>>,
+    /// Never used, only dropped: that tells the next one that this worker is gone.
+    #[expect(dead_code, reason = "its end is its use")]
+    pub gone: oneshot::Sender<()>,
 }
 
 pub(super) struct Worker;
 
 pub(super) struct WorkerState {
-    desk: Desk,
+    posting: Posting,
     /// None: the store is not known to stand at `head`, or there is no runner. Hosting comes first.
     runner: Option<ChainRunner>,
 }
@@ -92,14 +93,14 @@ pub(super) struct WorkerState {
 impl Actor for Worker {
     type Msg = Numbered;
     type State = WorkerState;
-    type Arguments = Desk;
+    type Arguments = Posting;
 
     async fn pre_start(
         &self,
         _myself: ActorRef<Numbered>,
-        desk: Desk,
+        posting: Posting,
     ) -> Result<WorkerState, ActorProcessingErr> {
-        Ok(WorkerState { desk, runner: None })
+        Ok(WorkerState { posting, runner: None })
     }
 
     async fn handle(
@@ -108,21 +109,21 @@ impl Actor for Worker {
         Numbered { number, task }: Numbered,
         state: &mut WorkerState,
     ) -> Result<(), ActorProcessingErr> {
-        if let Some(earlier) = state.desk.after.take() {
+        if let Some(earlier) = state.posting.after.take() {
             // An error says that the earlier worker is gone, which is what is waited for.
             let _gone = earlier.await;
         }
         if let Some(answer) = state.on_task(task).await {
-            state.desk.room.inbox.send(answer).await;
+            state.posting.room.inbox.send(answer).await;
         }
-        state.desk.finished.store(number, Ordering::Release);
+        state.posting.finished.store(number, Ordering::Release);
         Ok(())
     }
 }
 
 impl WorkerState {
     async fn on_task(&mut self, task: Task) -> Option<Input> {
-        let actor = self.desk.actor;
+        let actor = self.posting.actor;
         match task {
             Task::Host => Some(Input::Hosted { actor, outcome: self.host().await }),
             Task::Invoke { call, batch, now } => {
@@ -133,7 +134,7 @@ impl WorkerState {
                 None
             }
             Task::Discard => {
-                self.desk.staged.clear();
+                self.posting.staged.clear();
                 if let Some(runner) = &mut self.runner {
                     runner.forget();
                 }
@@ -150,20 +151,19 @@ impl WorkerState {
 
     /// The store stands at `head` and the chain can run.
     async fn host(&mut self) -> Result<(), String> {
-        let (actor, head) = (self.desk.actor, self.desk.head);
-        let (room, spec) = (Arc::clone(&self.desk.room), Arc::clone(&self.desk.spec));
-        let runner = self
-            .blocking(move || {
-                room.ports.state.bring_up(actor, head)?;
-                runner::runner(&spec.chain, &room.engine, &*room.ports.modules, &room.heads)
-            })
-            .await?;
+        let (actor, head) = (self.posting.actor, self.posting.head);
+        let (room, spec) = (Arc::clone(&self.posting.room), Arc::clone(&self.posting.spec));
+        let runner = blocking(&self.posting.room.permits, move || {
+            room.ports.state.bring_up(actor, head)?;
+            runner::runner(&spec.chain, &room.engine, &*room.ports.modules, &room.heads)
+        })
+        .await?;
         self.runner = Some(runner);
         Ok(())
     }
 
     async fn on_invoke(&mut self, batch: Arc<Vec<Invoked>>, now: Time) -> Result<Outcome, CallError> {
-        let stage = stage_of(&self.desk.spec);
+        let stage = stage_of(&self.posting.spec);
         if self.runner.is_none()
             && let Err(why) = self.host().await
         {
@@ -174,38 +174,40 @@ impl WorkerState {
             let reason = "the function is not hosted".to_owned();
             return Err(CallError { stage, reason, again: Again::Later });
         };
-        let staged = self.desk.staged.clone();
-        let mut state = CallState::new(self.desk.actor, Arc::clone(&self.desk.room.ports.state), staged.clone());
-        let (runner, outcome) = self
-            .blocking(move || {
-                let outcome = runner.run(&batch, now, &mut state);
-                let outcome = outcome.and_then(|mut outcome| {
-                    let changes = state.finish().map_err(|why| {
-                        let reason = format!("the keyed state cannot be read: {why}");
-                        CallError { stage: stage.clone(), reason, again: Again::Later }
-                    })?;
-                    outcome.changes = listed(&changes);
-                    check_weight(&stage, &outcome)?;
-                    staged.add(changes);
-                    Ok(outcome)
-                });
-                if outcome.is_err() {
-                    runner.forget();
-                }
-                (runner, outcome)
-            })
-            .await;
+        let staged = self.posting.staged.clone();
+        let mut state =
+            CallState::new(self.posting.actor, Arc::clone(&self.posting.room.ports.state), staged.clone());
+        let (runner, outcome) = blocking(&self.posting.room.permits, move || {
+            let outcome = runner.run(&batch, now, &mut state);
+            let outcome = outcome.and_then(|mut outcome| {
+                let changes = state.finish().map_err(|why| {
+                    let reason = format!("the keyed state cannot be read: {why}");
+                    CallError { stage: stage.clone(), reason, again: Again::Later }
+                })?;
+                outcome.changes = listed(&changes);
+                check_weight(&stage, &outcome)?;
+                staged.add(changes);
+                Ok(outcome)
+            });
+            if outcome.is_err() {
+                runner.forget();
+            }
+            (runner, outcome)
+        })
+        .await;
         self.runner = Some(runner);
         outcome
     }
 
     async fn on_apply(&mut self, position: Position) {
-        let actor = self.desk.actor;
-        let changes = self.desk.staged.changes();
-        let room = Arc::clone(&self.desk.room);
-        self.desk.head = position;
-        let applied = self.blocking(move || room.ports.state.apply(actor, position, &changes)).await;
-        self.desk.staged.clear();
+        let actor = self.posting.actor;
+        let changes = self.posting.staged.changes();
+        let room = Arc::clone(&self.posting.room);
+        self.posting.head = position;
+        let applied =
+            blocking(&self.posting.room.permits, move || room.ports.state.apply(actor, position, &changes))
+                .await;
+        self.posting.staged.clear();
         if let Err(why) = applied {
             // The log has the commit: hosting again takes it from there.
             tracing::error!(%actor, why, "a commit did not reach the keyed state; it is rebuilt from the log");
@@ -214,16 +216,15 @@ impl WorkerState {
     }
 
     async fn on_look_up(&mut self, key: Option<Bytes>, limit: u32) -> Vec<(Bytes, Bytes)> {
-        let (actor, room) = (self.desk.actor, Arc::clone(&self.desk.room));
-        let found = self
-            .blocking(move || match key {
-                Some(key) => {
-                    let value = room.ports.state.get(actor, &key)?;
-                    Ok(value.map(|value| (key, value)).into_iter().collect())
-                }
-                None => room.ports.state.scan(actor, &[], limit as usize),
-            })
-            .await;
+        let (actor, room) = (self.posting.actor, Arc::clone(&self.posting.room));
+        let found = blocking(&self.posting.room.permits, move || match key {
+            Some(key) => {
+                let value = room.ports.state.get(actor, &key)?;
+                Ok(value.map(|value| (key, value)).into_iter().collect())
+            }
+            None => room.ports.state.scan(actor, &[], limit as usize),
+        })
+        .await;
         found.unwrap_or_else(|why: String| {
             tracing::error!(%actor, why, "keyed state cannot be looked up");
             Vec::new()
@@ -234,36 +235,39 @@ impl WorkerState {
         if self.runner.is_none() {
             self.host().await?;
         }
-        let (actor, head) = (self.desk.actor, self.desk.head);
+        let (actor, head) = (self.posting.actor, self.posting.head);
         if head != at {
             return Err(format!(
                 "the keyed state stands at {} and not at {}, so no snapshot was taken",
                 head.seq.0, at.seq.0
             ));
         }
-        let room = Arc::clone(&self.desk.room);
-        self.blocking(move || {
+        let room = Arc::clone(&self.posting.room);
+        blocking(&self.posting.room.permits, move || {
             let mut state = room.ports.state.dump(actor);
             room.ports.snapshots.write(actor, at, &fold, &mut *state)
         })
         .await
     }
+}
 
-    /// Runs `work` on a thread that may block, when there is one free.
-    async fn blocking<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
-        let permit = Arc::clone(&self.desk.room.permits).acquire_owned().await;
-        let done = tokio::task::spawn_blocking(move || {
-            let _permit = permit;
-            work()
-        });
-        match done.await {
-            Ok(output) => output,
-            Err(error) => match error.try_into_panic() {
-                Ok(panic) => std::panic::resume_unwind(panic),
-                // The runtime is going down, and this worker with it.
-                Err(_cancelled) => std::future::pending().await,
-            },
-        }
+/// Runs `work` on a thread that may block, when there is one free.
+async fn blocking<T: Send + 'static>(
+    permits: &Arc<Semaphore>,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> T {
+    let permit = Arc::clone(permits).acquire_owned().await;
+    let done = tokio::task::spawn_blocking(move || {
+        let _permit = permit;
+        work()
+    });
+    match done.await {
+        Ok(output) => output,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The runtime is going down, and this worker with it.
+            Err(_cancelled) => std::future::pending().await,
+        },
     }
 }
 
