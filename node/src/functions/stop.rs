@@ -71,6 +71,9 @@ fn cause(error: &wasmtime::Error, guest: &Guest) -> String {
             format!("it ran longer than {seconds} s in one call; do less per event")
         }
         Trap::StackOverflow => "it used up its stack; recurse less deeply".to_owned(),
+        Trap::MemoryOutOfBounds => {
+            "it reached outside its memory, as a recursion that is too deep does".to_owned()
+        }
         _ if guest.memory_refused() => {
             let mebibytes = guest.limits.memory as f64 / f64::from(1 << 20);
             format!("it needs more than its {mebibytes} MiB of memory; raise `limits.memory` or keep less")
@@ -86,7 +89,7 @@ fn backtrace(error: &wasmtime::Error) -> String {
         .frames()
         .iter()
         .filter_map(|frame| frame.func_name())
-        .map(readable)
+        .map(|symbol| format!("{:#}", rustc_demangle::demangle(symbol)))
         .filter(|name| !is_machinery(name))
         .take(FRAMES_MAX)
         .collect();
@@ -98,27 +101,6 @@ fn backtrace(error: &wasmtime::Error) -> String {
 
 /// What a panic runs through, in every Rust guest the same.
 fn is_machinery(name: &str) -> bool {
-    let crates = ["std::", "core::panicking::", "alloc::alloc::", "alloc::raw_vec::", "__rust", "abort"];
-    name == "rust_panic" || crates.iter().any(|prefix| name.trim_start_matches('_').starts_with(prefix))
-}
-
-/// A Rust symbol (`_ZN5clean3run17h0123456789abcdefE`) as a path; any other name as it is.
-fn readable(symbol: &str) -> String {
-    legacy_path(symbol).unwrap_or_else(|| symbol.to_owned())
-}
-
-fn legacy_path(symbol: &str) -> Option<String> {
-    let mut rest = symbol.strip_prefix("_ZN")?.strip_suffix('E')?;
-    let mut parts = Vec::new();
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit())?;
-        let (length, tail) = rest.split_at_checked(digits)?;
-        let (part, tail) = tail.split_at_checked(length.parse().ok()?)?;
-        parts.push(part);
-        rest = tail;
-    }
-    if parts.last().is_some_and(|part| part.len() == 17 && part.starts_with('h')) {
-        parts.pop();
-    }
-    Some(parts.join("::").replace("$LT$", "<").replace("$GT$", ">").replace("$u20$", " ").replace("..", "::"))
+    let paths = ["std::", "core::", "alloc::", "__rustc::", "<std::", "<core::", "<alloc::"];
+    paths.iter().any(|path| name.starts_with(path)) || ["rust_panic", "abort"].contains(&name)
 }

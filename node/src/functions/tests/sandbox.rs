@@ -86,14 +86,14 @@ fn count_counts_by_key() {
 
 #[test]
 fn a_panic_says_where_and_what() {
-    stopped("panic", SMALL, Again::Maybe, &["this guest panics on purpose", "trouble::make", "unreachable"]);
+    stopped("panic", SMALL, Again::Maybe, &["this guest panics on purpose", "trouble::Trouble", "unreachable"]);
 }
 
 #[test]
 fn endless_work_ends() {
     stopped("loop", SMALL, Again::Maybe, &["its fuel of 50000000", "limits.fuel"]);
     stopped("flood-state", LARGE, Again::Maybe, &["called the host more than"]);
-    stopped("recurse", LARGE, Again::Maybe, &["used up its stack"]);
+    stopped("recurse", LARGE, Again::Maybe, &["recursion that is too deep", "trouble::recurse"]);
 }
 
 #[test]
