@@ -4,6 +4,7 @@ pub mod api;
 pub mod cli;
 pub mod connectors;
 pub mod data_folder;
+pub mod functions;
 pub mod inbox;
 pub mod telemetry;
 pub mod storage;

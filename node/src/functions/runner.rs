@@ -1,0 +1,95 @@
+//! From a chain to what runs it: the head comes from a factory, the steps from the operators.
+
+use std::fmt;
+use std::sync::Arc;
+
+use dunlin_operators::operator::{Operator, State};
+use dunlin_protocol::effect::{CallError, Invoked, Outcome};
+use dunlin_protocol::log::record::Emitted;
+use dunlin_protocol::pipeline::plan::{Chain, Feed, Head};
+use dunlin_protocol::time::Time;
+
+use super::engine::Engine;
+use super::ports::ModuleStore;
+use super::wasm::WasmOperator;
+
+type MakeHead = dyn Fn(&Head) -> Result<Option<Box<dyn Operator>>, String> + Send + Sync;
+
+/// Makes the heads that are no guests: `learn` and sinks. `None` for a head without a function.
+#[derive(Clone)]
+pub struct HeadFactory(Arc<MakeHead>);
+
+impl HeadFactory {
+    pub fn new(
+        make: impl Fn(&Head) -> Result<Option<Box<dyn Operator>>, String> + Send + Sync + 'static,
+    ) -> HeadFactory {
+        HeadFactory(Arc::new(make))
+    }
+}
+
+impl fmt::Debug for HeadFactory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("HeadFactory")
+    }
+}
+
+/// The chain, ready to run. May take seconds: a guest is compiled.
+pub(super) fn runner(
+    chain: &Chain,
+    engine: &Engine,
+    modules: &dyn ModuleStore,
+    heads: &HeadFactory,
+) -> Result<ChainRunner, String> {
+    let head: Option<Box<dyn Operator>> = match &chain.head {
+        Head::Wasm { stage, spec } => {
+            let operator = WasmOperator::new(engine, stage, spec, modules);
+            Some(Box::new(operator.map_err(|error| error.to_string())?))
+        }
+        Head::None | Head::Pass => None,
+        Head::Learn { .. } | Head::Sink { .. } => (heads.0)(&chain.head)?,
+    };
+    ChainRunner::new(chain, head)
+}
+
+/// Runs a chain without steps.
+pub(super) struct ChainRunner {
+    head: Option<Box<dyn Operator>>,
+    chain: Chain,
+}
+
+impl ChainRunner {
+    fn new(chain: &Chain, head: Option<Box<dyn Operator>>) -> Result<ChainRunner, String> {
+        Ok(ChainRunner { head, chain: chain.clone() })
+    }
+
+    pub(super) fn run(
+        &mut self,
+        batch: &[Invoked],
+        now: Time,
+        state: &mut dyn State,
+    ) -> Result<Outcome, CallError> {
+        let Some(head) = &mut self.head else { return Ok(Outcome::default()) };
+        let handled = head.handle(batch, now, state)?;
+        let mut emitted = Vec::new();
+        for from_head in handled.emitted {
+            let feed = from_head.side.map_or(Feed::Head, Feed::Side);
+            for (output, _) in self.chain.outputs.iter().enumerate().filter(|(_, output)| output.from == feed)
+            {
+                emitted.push(Emitted { output: output as u16, event: from_head.event.clone() });
+            }
+        }
+        Ok(Outcome {
+            emitted,
+            changes: Vec::new(),
+            timers: handled.timers,
+            observed: handled.observed,
+            failed: handled.failed,
+        })
+    }
+
+    pub(super) fn forget(&mut self) {
+        if let Some(head) = &mut self.head {
+            head.forget();
+        }
+    }
+}

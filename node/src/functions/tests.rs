@@ -1,0 +1,5 @@
+//! Real guests in the real sandbox.
+
+mod guests;
+mod hosted;
+mod sandbox;
