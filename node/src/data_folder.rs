@@ -11,6 +11,12 @@ use thiserror::Error;
 pub const HTTP_FILE: &str = "http";
 /// Holds the bearer token; readable by its owner only.
 pub const BEARER_FILE: &str = "bearer";
+/// Holds the node's secret key in hexadecimal.
+const IDENTITY_FILE: &str = "identity";
+/// Holds the mesh's key and the node's certificate.
+const MESH_FILE: &str = "mesh";
+const LISTEN_FILE: &str = "listen";
+const ADDRESSES_FILE: &str = "addresses";
 
 /// A folder or file that cannot be used. State unchanged.
 #[derive(Debug, Error)]
@@ -23,6 +29,8 @@ pub enum DataFolderError {
         "no node has run with the data folder {0}: start one with 'dunlin run --data {0}', or name another folder"
     )]
     NoNode(String),
+    #[error("{0} is damaged; restore it from a backup, or start a new node with an empty data folder")]
+    Damaged(String),
     #[error("this platform names no data folder: say where with --data DIR")]
     NoDefault,
 }
@@ -84,6 +92,87 @@ pub fn bearer(folder: &Path, random: [u8; 32]) -> Result<String, DataFolderError
     }
 }
 
+/// The node's secret key, made and kept on first use; readable by its owner only.
+pub fn identity(folder: &Path, fresh: impl FnOnce() -> [u8; 32]) -> Result<[u8; 32], DataFolderError> {
+    match read_identity(folder) {
+        Err(DataFolderError::NoNode(_)) => {
+            let secret = fresh();
+            replace(&folder.join(IDENTITY_FILE), &format!("{}\n", dunlin_protocol::id::Digest(secret)), 0o600)?;
+            Ok(secret)
+        }
+        known => known,
+    }
+}
+
+pub fn read_identity(folder: &Path) -> Result<[u8; 32], DataFolderError> {
+    let text = read_line(folder, IDENTITY_FILE)?;
+    match text.parse::<dunlin_protocol::id::Digest>() {
+        Ok(secret) => Ok(secret.0),
+        Err(_) => Err(DataFolderError::Damaged(folder.join(IDENTITY_FILE).display().to_string())),
+    }
+}
+
+/// The mesh that the folder's node is a member of; none before it started or joined one.
+pub fn read_mesh(folder: &Path) -> Result<Option<Vec<u8>>, DataFolderError> {
+    let path = folder.join(MESH_FILE);
+    match fs::read(&path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(why) => Err(DataFolderError::File { path: path.display().to_string(), verb: "read", why }),
+    }
+}
+
+pub fn write_mesh(folder: &Path, mesh: &[u8]) -> Result<(), DataFolderError> {
+    replace_bytes(&folder.join(MESH_FILE), mesh, 0o600)
+}
+
+/// Where the node listens for members, so that the same ports are taken again.
+pub fn write_listen(folder: &Path, addresses: &[String]) -> Result<(), DataFolderError> {
+    replace(&folder.join(LISTEN_FILE), &lines_of(addresses), 0o644)
+}
+
+pub fn read_listen(folder: &Path) -> Result<Vec<String>, DataFolderError> {
+    read_lines(folder, LISTEN_FILE)
+}
+
+/// The same with the node's peer id: what a token names.
+pub fn write_addresses(folder: &Path, addresses: &[String]) -> Result<(), DataFolderError> {
+    replace(&folder.join(ADDRESSES_FILE), &lines_of(addresses), 0o644)
+}
+
+pub fn read_addresses(folder: &Path) -> Result<Vec<String>, DataFolderError> {
+    read_lines(folder, ADDRESSES_FILE)
+}
+
+/// A wish for any port (`/ip4/…/tcp/0`) gets the port that it got before, if it did.
+pub fn remembered(wish: &str, before: &[String]) -> String {
+    let open = |address: &str| -> Vec<String> {
+        let mut parts: Vec<String> = address.split('/').map(str::to_string).collect();
+        for index in 1..parts.len() {
+            let port = matches!(parts.get(index - 1).map(String::as_str), Some("tcp" | "udp"));
+            if let Some(part) = parts.get_mut(index).filter(|_| port) {
+                *part = "0".to_string();
+            }
+        }
+        parts
+    };
+    let asks_any = wish.contains("/tcp/0") || wish.contains("/udp/0");
+    let same = before.iter().find(|address| asks_any && open(address) == open(wish));
+    same.map_or_else(|| wish.to_string(), String::clone)
+}
+
+fn lines_of(lines: &[String]) -> String {
+    lines.iter().map(|line| format!("{line}\n")).collect()
+}
+
+fn read_lines(folder: &Path, name: &str) -> Result<Vec<String>, DataFolderError> {
+    match read_line(folder, name) {
+        Ok(text) => Ok(text.lines().map(str::to_string).collect()),
+        Err(DataFolderError::NoNode(_)) => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
+}
+
 fn read_line(folder: &Path, name: &str) -> Result<String, DataFolderError> {
     let path = folder.join(name);
     match fs::read_to_string(&path) {
@@ -96,6 +185,10 @@ fn read_line(folder: &Path, name: &str) -> Result<String, DataFolderError> {
 }
 
 fn replace(path: &Path, text: &str, mode: u32) -> Result<(), DataFolderError> {
+    replace_bytes(path, text.as_bytes(), mode)
+}
+
+fn replace_bytes(path: &Path, bytes: &[u8], mode: u32) -> Result<(), DataFolderError> {
     let new = path.with_extension("new");
     let write = || -> io::Result<()> {
         // A leftover of an earlier crash may carry other permissions.
@@ -111,7 +204,7 @@ fn replace(path: &Path, text: &str, mode: u32) -> Result<(), DataFolderError> {
         #[cfg(not(unix))]
         let _ = mode;
         let mut file = options.open(&new)?;
-        file.write_all(text.as_bytes())?;
+        file.write_all(bytes)?;
         file.sync_all()?;
         fs::rename(&new, path)
     };
@@ -121,6 +214,15 @@ fn replace(path: &Path, text: &str, mode: u32) -> Result<(), DataFolderError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_wish_for_any_port_gets_the_earlier_one() {
+        let before = vec!["/ip4/127.0.0.1/tcp/4001".to_string(), "/ip4/127.0.0.1/udp/4002/quic-v1".to_string()];
+        assert_eq!(remembered("/ip4/127.0.0.1/tcp/0", &before), before[0]);
+        assert_eq!(remembered("/ip4/127.0.0.1/udp/0/quic-v1", &before), before[1]);
+        assert_eq!(remembered("/ip4/127.0.0.1/tcp/9", &before), "/ip4/127.0.0.1/tcp/9");
+        assert_eq!(remembered("/ip4/10.0.0.1/tcp/0", &before), "/ip4/10.0.0.1/tcp/0");
+    }
 
     #[test]
     fn address_and_bearer_survive_and_the_bearer_is_private() {

@@ -2,9 +2,15 @@
 
 pub mod api;
 pub mod cli;
+pub mod clock;
+pub mod config;
 pub mod connectors;
+pub mod daemon;
 pub mod data_folder;
+pub mod driver;
 pub mod functions;
 pub mod inbox;
-pub mod telemetry;
+pub mod network;
 pub mod storage;
+pub mod telemetry;
+pub mod wiring;

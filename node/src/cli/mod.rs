@@ -10,6 +10,7 @@ mod deploy;
 mod fares;
 mod http_client;
 mod inspect;
+mod mesh_client;
 mod output;
 mod publish;
 mod tail;
@@ -23,6 +24,7 @@ pub use arguments::{RunArguments, TokenArguments};
 use arguments::{Command, Invocation};
 use client::{Client, ConnectMultiaddr, TargetError};
 pub use http_client::HttpClient;
+pub use mesh_client::connect as connect_mesh;
 
 /// What the command line needs from the rest of the node.
 #[derive(Debug, Clone, Copy)]

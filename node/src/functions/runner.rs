@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use dunlin_operators::operator::{Operator, State};
-use dunlin_protocol::effect::{CallError, Invoked, Outcome};
+use dunlin_protocol::effect::{ActorSpec, CallError, Invoked, Outcome};
 use dunlin_protocol::log::record::Emitted;
 use dunlin_protocol::pipeline::plan::{Chain, Feed, Head};
 use dunlin_protocol::time::Time;
@@ -13,7 +13,7 @@ use super::engine::Engine;
 use super::ports::ModuleStore;
 use super::wasm::WasmOperator;
 
-type MakeHead = dyn Fn(&Head) -> Result<Option<Box<dyn Operator>>, String> + Send + Sync;
+type MakeHead = dyn Fn(&ActorSpec) -> Result<Option<Box<dyn Operator>>, String> + Send + Sync;
 
 /// Makes the heads that are no guests: `learn` and sinks. `None` for a head without a function.
 #[derive(Clone)]
@@ -21,7 +21,7 @@ pub struct HeadFactory(Arc<MakeHead>);
 
 impl HeadFactory {
     pub fn new(
-        make: impl Fn(&Head) -> Result<Option<Box<dyn Operator>>, String> + Send + Sync + 'static,
+        make: impl Fn(&ActorSpec) -> Result<Option<Box<dyn Operator>>, String> + Send + Sync + 'static,
     ) -> HeadFactory {
         HeadFactory(Arc::new(make))
     }
@@ -35,18 +35,19 @@ impl fmt::Debug for HeadFactory {
 
 /// The chain, ready to run. May take seconds: a guest is compiled.
 pub(super) fn runner(
-    chain: &Chain,
+    spec: &ActorSpec,
     engine: &Engine,
     modules: &dyn ModuleStore,
     heads: &HeadFactory,
 ) -> Result<ChainRunner, String> {
+    let chain = &spec.chain;
     let head: Option<Box<dyn Operator>> = match &chain.head {
         Head::Wasm { stage, spec } => {
             let operator = WasmOperator::new(engine, stage, spec, modules);
             Some(Box::new(operator.map_err(|error| error.to_string())?))
         }
         Head::None | Head::Pass => None,
-        Head::Learn { .. } | Head::Sink { .. } => (heads.0)(&chain.head)?,
+        Head::Learn { .. } | Head::Sink { .. } => (heads.0)(spec)?,
     };
     ChainRunner::new(chain, head)
 }

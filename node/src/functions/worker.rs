@@ -155,7 +155,7 @@ impl WorkerState {
         let (room, spec) = (Arc::clone(&self.posting.room), Arc::clone(&self.posting.spec));
         let runner = blocking(&self.posting.room.permits, move || {
             room.ports.state.bring_up(actor, head)?;
-            runner::runner(&spec.chain, &room.engine, &*room.ports.modules, &room.heads)
+            runner::runner(&spec, &room.engine, &*room.ports.modules, &room.heads)
         })
         .await?;
         self.runner = Some(runner);

@@ -37,6 +37,8 @@ pub enum StorageError {
     State(String),
     #[error("a module of {bytes} bytes is more than the limit of {limit}")]
     ModuleTooLong { bytes: usize, limit: usize },
+    #[error("an entry of the keyed state cannot be read: {0}")]
+    Entry(String),
     #[error("the storage is stopped")]
     Stopped,
 }

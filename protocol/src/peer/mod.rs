@@ -46,6 +46,7 @@ use crate::log::record::Record;
 use crate::log::writer::Log;
 use crate::mesh::catalog::{Catalog, NodeFacts};
 use crate::mesh::membership::Membership;
+use crate::pipeline::manifest::Manifest;
 use crate::rpc::{Fault, FaultKind, Publish, Reply, Response};
 use crate::time::Time;
 use crate::wire::message::{AskId, EdgeId, Message};
@@ -171,6 +172,17 @@ impl Peer {
 
     pub fn catalog(&self) -> &Catalog {
         &self.catalog
+    }
+
+    /// Whether the node serves: recovered, started, and level with its peers' catalogs.
+    pub fn is_open(&self) -> bool {
+        self.phase.is_open()
+    }
+
+    /// What is deployed, as this node serves it.
+    pub fn manifests(&self) -> BTreeMap<Name, Arc<Manifest>> {
+        let layouts = self.wiring.assignment().pipelines().iter();
+        layouts.map(|(name, layout)| (name.clone(), layout.manifest.clone())).collect()
     }
 
     /// Takes one input; appends what the node wants done. Never fails, never waits.

@@ -137,11 +137,14 @@ impl Peer {
             let mut events = Vec::new();
             let mut bytes = 0;
             let mut done: Vec<(EdgeId, u64, Position)> = Vec::new();
+            // Client credit counts the events' weight alone: positions without events are free.
             while tap.credit > bytes && events.len() < ANSWER_EVENTS_MAX && bytes < ANSWER_BYTES_MAX {
                 let Some((edge, log, slice)) = tap.queue.pop_front() else { break };
-                bytes += slice.weight();
                 done.push((edge, slice.weight(), slice.position));
+                let before = events.len();
                 tap.give(log, slice, &mut events);
+                let given = events.iter().skip(before);
+                bytes += given.map(|event: &TailEvent| event.placed.event.weight() as u64).sum::<u64>();
             }
             let finished = tap.tail.limit.is_some_and(|limit| tap.sent >= limit);
             tap.credit = tap.credit.saturating_sub(bytes);

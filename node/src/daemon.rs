@@ -1,0 +1,283 @@
+//! `dunlin run`: from a data folder to a node that serves, and back to a closed folder.
+//!
+//! Rooms are opened from the disk outwards (storage, functions, network, HTTP) and closed in the
+//! opposite order, so that nothing is promised by a room whose ground is gone.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow, bail};
+use dunlin_protocol::mesh::catalog::NodeFacts;
+use dunlin_protocol::peer::{Peer, PeerConfig};
+use dunlin_protocol::time::Time;
+use dunlin_protocol::wire::handshake::Token;
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+
+use crate::api::answers::Doors;
+use crate::api::door::Door;
+use crate::api::http;
+use crate::api::metrics::Metrics;
+use crate::cli::{RunArguments, TokenArguments};
+use crate::clock::Clock;
+use crate::config::Settings;
+use crate::connectors::{Connectors, Ground};
+use crate::data_folder;
+use crate::driver::{Deployed, Driver, Rooms};
+use crate::functions::{EngineSettings, Functions, FunctionsSettings, ports};
+use crate::inbox::Inbox;
+use crate::network::{self, Identity, MeshIdentity, Network, NetworkConfig};
+use crate::storage::{ModuleStore, StateStore, Storage};
+use crate::telemetry;
+use crate::wiring::{ConnectorDoor, Rpc, Shelf, Snapshots, State, heads};
+
+/// How long requests under way may take when the node is told to stop.
+const STOP_DEADLINE: Duration = Duration::from_secs(2);
+
+/// Runs a node until SIGTERM or Ctrl-C.
+pub fn run(arguments: RunArguments) -> anyhow::Result<()> {
+    let settings = Settings::of(arguments)?;
+    telemetry::start(settings.log.as_deref()).map_err(|why| anyhow!(why))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("the runtime did not start")?;
+    let outcome = runtime.block_on(serve(settings));
+    // Blocking calls that outlive the node (a sink's request, a module's compilation) are left.
+    runtime.shutdown_timeout(Duration::from_millis(200));
+    outcome
+}
+
+/// A token of the mesh whose node has its data here.
+pub fn token(arguments: &TokenArguments, folder: &Path) -> anyhow::Result<String> {
+    let identity = data_folder::read_identity(folder)?;
+    let mesh = data_folder::read_mesh(folder)?
+        .ok_or_else(|| anyhow!("{} holds no mesh yet; start its node with `dunlin run` first", folder.display()))?;
+    let mesh = MeshIdentity::decode(&mesh, Identity::from_bytes(identity).node())?;
+    let addresses = data_folder::read_addresses(folder)?;
+    if addresses.is_empty() {
+        bail!("the node of {} never told where it listens; start it with `dunlin run` first", folder.display());
+    }
+    Ok(mesh.token(addresses, arguments.expires).to_text())
+}
+
+async fn serve(settings: Settings) -> anyhow::Result<()> {
+    let mut signals = Signals::new()?;
+    let folder = settings.data.clone();
+    data_folder::create(&folder)?;
+    let clock = Clock::start();
+    let (inbox, inputs) = Inbox::new();
+
+    // The folder's lock comes first: two daemons must not even share an identity's start.
+    let (storage, recovery) = Storage::open(&folder, inbox.clone())?;
+    let identity = Identity::from_bytes(data_folder::identity(&folder, || Identity::generate().to_bytes())?);
+    let mesh = tokio::select! {
+        mesh = membership(&settings, &folder, &identity) => mesh?,
+        () = signals.stopped() => return Ok(()),
+    };
+    let state = StateStore::open(&folder)?;
+    let modules = ModuleStore::open(&folder)?;
+    let shelf = Shelf { store: modules, inbox: inbox.clone(), runtime: Handle::current() };
+    let doors = Doors::new(inbox.clone());
+    let metrics = Metrics::default();
+    let deployed = Arc::new(Deployed::default());
+    let door = Door {
+        doors: doors.clone(),
+        sources: deployed.clone(),
+        shelf: Arc::new(shelf.clone()),
+        metrics: metrics.clone(),
+    };
+
+    let functions = Functions::start(
+        FunctionsSettings::new(EngineSettings::new(Some(folder.join("cache")), seed_of(&identity))),
+        ports::Ports {
+            state: Arc::new(State { store: state.clone(), reader: storage.reader() }),
+            modules: Arc::new(shelf.clone()),
+            snapshots: Arc::new(Snapshots(storage.snapshot_writer())),
+        },
+        heads(folder.clone()),
+        inbox.clone(),
+    )
+    .await?;
+    let rpc = Rpc { door: door.clone(), clock, runtime: Handle::current() };
+    let served = network::Doors { rpc: Arc::new(rpc), modules: Arc::new(shelf.clone()) };
+    let start = |listen| {
+        let config = NetworkConfig { listen, bootstrap: mesh.addresses().to_vec(), mdns: settings.mdns };
+        Network::start(config, &identity, mesh.clone(), inbox.clone(), served.clone())
+    };
+    let (remembered, wished) = listen_addresses(&settings, &folder)?;
+    let network = match start(remembered.clone()).await {
+        // A port that was only remembered may be somebody else's by now.
+        Err(error) if remembered != wished => {
+            tracing::warn!(%error, "the addresses of the last run cannot be taken again");
+            start(wished).await?
+        }
+        outcome => outcome?,
+    };
+    data_folder::write_listen(&folder, &network.addresses())?;
+    data_folder::write_addresses(&folder, &network.dialable_addresses())?;
+
+    let listener = bind_http(&settings, &folder).await?;
+    let http_address = listener.local_addr().context("the HTTP address is not known")?;
+    data_folder::write_http(&folder, &http_address.to_string())?;
+    let bearer = data_folder::bearer(&folder, rand::random())?;
+
+    let peer = Peer::new(PeerConfig {
+        key: identity.signing_key().clone(),
+        generation: clock.now().0,
+        seed: rand::random(),
+        facts: NodeFacts {
+            labels: settings.labels.iter().cloned().collect(),
+            addresses: network.addresses(),
+            cores: std::thread::available_parallelism().map_or(1, |cores| cores.get() as u32),
+            version: env!("CARGO_PKG_VERSION").to_string(),
+        },
+        mesh: mesh.mesh().to_string(),
+    });
+    let ground = Ground { node: identity.node(), data_folder: folder.clone() };
+    let connectors = Connectors::new(ConnectorDoor { doors: doors.clone(), runtime: Handle::current() }, ground);
+    let rooms = Rooms {
+        storage,
+        state,
+        functions,
+        network: network.clone(),
+        connectors,
+        doors: doors.clone(),
+        metrics,
+        data_folder: folder.clone(),
+    };
+    let mut driver = Driver::new(peer, clock, inputs, rooms, deployed);
+    for digest in shelf.store.list()? {
+        driver.recover(dunlin_protocol::effect::Input::ModuleHeld { digest });
+    }
+    recovery.for_each(&mut |input| driver.recover(input))?;
+
+    let (stop, stopping) = watch::channel(false);
+    let (open, mut opened) = watch::channel(false);
+    let mut driving = tokio::spawn(driver.run(stopping.clone(), open));
+    let mut stop_http = stopping.clone();
+    let http = tokio::spawn(http::serve(listener, http::router(door, &bearer), async move {
+        let _ = stop_http.wait_for(|stop| *stop).await;
+    }));
+
+    tokio::select! {
+        _ = opened.wait_for(|open| *open) => {}
+        ended = &mut driving => return Err(broken(ended.err())),
+        () = signals.stopped() => {}
+    }
+    let ready = json!({
+        "ready": true,
+        "node": identity.node().to_string(),
+        "http": http_address.to_string(),
+        "listen": network.dialable_addresses(),
+    });
+    println!("{ready}");
+    tracing::info!(node = %identity.node(), http = %http_address, "ready");
+
+    tokio::select! {
+        () = signals.stopped() => {}
+        ended = &mut driving => return Err(broken(ended.err())),
+    }
+    tracing::info!("stopping");
+    stop.send_replace(true);
+    doors.close();
+    let mut rooms = driving.await.map_err(|error| broken(Some(error)))?;
+    rooms.connectors.stop_all();
+    let _ = tokio::time::timeout(STOP_DEADLINE, http).await;
+    let _ = tokio::time::timeout(STOP_DEADLINE, rooms.functions.stop()).await;
+    rooms.network.stop().await;
+    // Flushing waits for the disk.
+    tokio::task::spawn_blocking(move || rooms.storage.stop()).await.context("the storage did not close")?;
+    Ok(())
+}
+
+/// The mesh that this folder belongs to; a new one, or the token's, when it belongs to none.
+async fn membership(settings: &Settings, folder: &Path, identity: &Identity) -> anyhow::Result<MeshIdentity> {
+    if let Some(stored) = data_folder::read_mesh(folder)? {
+        let mesh = MeshIdentity::decode(&stored, identity.node())?;
+        if let Some(token) = &settings.join {
+            let token = Token::parse(token, Time(0))?;
+            if token.mesh != mesh.mesh() {
+                bail!(
+                    "{} belongs to another mesh than the token; start without --join to resume it, or choose an empty folder with --data",
+                    folder.display()
+                );
+            }
+        }
+        return Ok(mesh);
+    }
+    let mesh = match &settings.join {
+        Some(token) => network::join(token, identity).await?,
+        None => MeshIdentity::create(identity.node()),
+    };
+    data_folder::write_mesh(folder, &mesh.encode())?;
+    Ok(mesh)
+}
+
+/// Where to listen: the last run's addresses where the wish leaves the port open, and the wish itself.
+fn listen_addresses(settings: &Settings, folder: &Path) -> anyhow::Result<(Vec<String>, Vec<String>)> {
+    let before = data_folder::read_listen(folder)?;
+    let wished = match settings.listen.is_empty() {
+        true => NetworkConfig::default().listen,
+        false => settings.listen.clone(),
+    };
+    let remembered = wished.iter().map(|wish| data_folder::remembered(wish, &before)).collect();
+    Ok((remembered, wished))
+}
+
+async fn bind_http(settings: &Settings, folder: &Path) -> anyhow::Result<TcpListener> {
+    let wish = settings.http;
+    if !wish.ip().is_loopback() && !settings.http_open {
+        bail!(
+            "HTTP on {wish} would be open to others without TLS; bind it to 127.0.0.1, or say `http_open = true` in --config if a proxy guards it"
+        );
+    }
+    let remembered = data_folder::read_http(folder).ok().and_then(|text| text.parse::<SocketAddr>().ok());
+    if wish.port() == 0
+        && let Some(before) = remembered.filter(|before| before.ip() == wish.ip())
+        && let Ok(listener) = TcpListener::bind(before).await
+    {
+        return Ok(listener);
+    }
+    TcpListener::bind(wish).await.with_context(|| {
+        format!("HTTP cannot listen on {wish}; another program may hold the port: choose another with --http, or 127.0.0.1:0 for any")
+    })
+}
+
+fn seed_of(identity: &Identity) -> [u8; 32] {
+    *blake3::keyed_hash(&identity.to_bytes(), b"dunlin functions").as_bytes()
+}
+
+fn broken(error: Option<tokio::task::JoinError>) -> anyhow::Error {
+    match error {
+        Some(error) => anyhow!("the core stopped: {error}; start the node again, it recovers from its disk"),
+        None => anyhow!("the core stopped; start the node again, it recovers from its disk"),
+    }
+}
+
+/// SIGTERM and Ctrl-C.
+struct Signals {
+    #[cfg(unix)]
+    terminate: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn new() -> anyhow::Result<Signals> {
+        Ok(Signals {
+            #[cfg(unix)]
+            terminate: tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
+                .context("SIGTERM cannot be watched for")?,
+        })
+    }
+
+    async fn stopped(&mut self) {
+        #[cfg(unix)]
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = tokio::signal::ctrl_c() => {}
+        }
+        #[cfg(not(unix))]
+        let _ = tokio::signal::ctrl_c().await;
+    }
+}

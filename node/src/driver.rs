@@ -1,0 +1,256 @@
+//! The driver: it owns `Peer`. Inputs in, effects out; it never awaits a peer, a function or a disk.
+//!
+//! Besides the simulator's world it is the only caller of `Peer::handle`. Every effect is handed to
+//! the room that carries it out, which takes it without blocking and answers through the inbox. A
+//! panic here ends the process, which recovers from its disk.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use dunlin_protocol::effect::{Effect, Effects, Input, Level, Report, Timer};
+use dunlin_protocol::id::{LogId, Name};
+use dunlin_protocol::peer::Peer;
+use dunlin_protocol::pipeline::manifest::{Connector, Manifest, Source};
+use dunlin_protocol::rpc::{Fault, FaultKind};
+use dunlin_protocol::time::Time;
+use tokio::sync::{mpsc, watch};
+
+use crate::api::answers::Doors;
+use crate::api::door::Sources;
+use crate::api::metrics::Metrics;
+use crate::clock::Clock;
+use crate::connectors::Connectors;
+use crate::wiring::ConnectorDoor;
+use crate::functions::Functions;
+use crate::network::Network;
+use crate::storage::{StateStore, Storage};
+
+/// Inputs handled before timers are looked at again.
+const INPUTS_AT_ONCE: usize = 256;
+const MEASURE_EVERY: Duration = Duration::from_secs(2);
+
+/// The rooms that carry out what the core wants.
+#[derive(Debug)]
+pub struct Rooms {
+    pub storage: Storage,
+    pub state: StateStore,
+    pub functions: Functions,
+    pub network: Network,
+    pub connectors: Connectors<ConnectorDoor>,
+    pub doors: Doors,
+    pub metrics: Metrics,
+    pub data_folder: PathBuf,
+}
+
+/// The deployed manifests, for whoever parses events before the core sees them.
+#[derive(Debug, Default)]
+pub struct Deployed(RwLock<BTreeMap<Name, Arc<Manifest>>>);
+
+impl Sources for Deployed {
+    fn source(&self, pipeline: &Name, source: &Name) -> Result<Source, Fault> {
+        let deployed = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let unknown = |detail| Fault { kind: FaultKind::Unknown, detail };
+        let Some(manifest) = deployed.get(pipeline) else {
+            return Err(unknown(format!(
+                "there is no pipeline '{pipeline}' in this mesh; deploy it first, or see `dunlin pipelines`"
+            )));
+        };
+        match manifest.sources.get(source) {
+            Some(found) if found.connector == Connector::Publish => Ok(found.clone()),
+            Some(_) => Err(Fault {
+                kind: FaultKind::Invalid,
+                detail: format!("source '{source}' of '{pipeline}' is fed by its own connector and takes no published events"),
+            }),
+            None => {
+                let names: Vec<&str> = manifest.sources.keys().map(Name::as_str).collect();
+                Err(unknown(format!("pipeline '{pipeline}' has no source '{source}'; it has {}", names.join(", "))))
+            }
+        }
+    }
+}
+
+#[derive(Debug)]
+pub struct Driver {
+    peer: Peer,
+    clock: Clock,
+    inbox: mpsc::Receiver<Input>,
+    rooms: Rooms,
+    deployed: Arc<Deployed>,
+    /// The catalog's version that `deployed` shows.
+    shown: Option<u64>,
+    due: BTreeSet<(Time, Timer)>,
+    timers: BTreeMap<Timer, Time>,
+    effects: Effects,
+}
+
+impl Driver {
+    pub fn new(peer: Peer, clock: Clock, inbox: mpsc::Receiver<Input>, rooms: Rooms, deployed: Arc<Deployed>) -> Driver {
+        Driver {
+            peer,
+            clock,
+            inbox,
+            rooms,
+            deployed,
+            shown: None,
+            due: BTreeSet::new(),
+            timers: BTreeMap::new(),
+            effects: Effects::new(),
+        }
+    }
+
+    /// Before the rooms send anything: what the disk held, then `Start`.
+    pub fn recover(&mut self, input: Input) {
+        self.handle(input);
+    }
+
+    /// Until told to stop; gives the rooms back, to be closed in order. `open` becomes true once the
+    /// node serves.
+    pub async fn run(mut self, mut stop: watch::Receiver<bool>, open: watch::Sender<bool>) -> Rooms {
+        self.handle(Input::Start);
+        let mut measure = tokio::time::interval(MEASURE_EVERY);
+        loop {
+            if self.peer.is_open() {
+                open.send_replace(true);
+            }
+            let next = self.due.first().map(|(at, _)| self.clock.instant_of(*at));
+            let timer = async {
+                match next {
+                    Some(at) => tokio::time::sleep_until(at.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                _ = stop.wait_for(|stop| *stop) => return self.rooms,
+                () = timer => self.fire(),
+                input = self.inbox.recv() => match input {
+                    Some(input) => self.take(input),
+                    None => return self.rooms,
+                },
+                _ = measure.tick() => self.measure(),
+            }
+        }
+    }
+
+    /// One input and whatever waits behind it.
+    fn take(&mut self, input: Input) {
+        self.handle(input);
+        for _ in 1..INPUTS_AT_ONCE {
+            match self.inbox.try_recv() {
+                Ok(input) => self.handle(input),
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn fire(&mut self) {
+        let now = self.clock.now();
+        while let Some((at, timer)) = self.due.first().cloned() {
+            if at > now {
+                return;
+            }
+            self.due.pop_first();
+            self.timers.remove(&timer);
+            self.handle(Input::Timer(timer));
+        }
+    }
+
+    fn measure(&mut self) {
+        let rss_bytes = resident_bytes();
+        let disk_bytes = self.rooms.storage.disk_bytes();
+        self.handle(Input::Measured { rss_bytes, disk_bytes });
+        let counters = self.rooms.network.counters();
+        for (name, value) in counters.totals() {
+            self.rooms.metrics.counter(name).set(value);
+        }
+    }
+
+    fn handle(&mut self, input: Input) {
+        let mut effects = std::mem::take(&mut self.effects);
+        self.peer.handle(self.clock.now(), input, &mut effects);
+        for effect in effects.drain(..) {
+            self.carry_out(effect);
+        }
+        self.effects = effects;
+        self.show_deployed();
+    }
+
+    fn show_deployed(&mut self) {
+        let version = self.peer.catalog().facts().version();
+        if self.peer.is_open() && self.shown != Some(version) {
+            self.shown = Some(version);
+            *self.deployed.0.write().unwrap_or_else(PoisonError::into_inner) = self.peer.manifests();
+        }
+    }
+
+    fn carry_out(&mut self, effect: Effect) {
+        let rooms = &mut self.rooms;
+        match effect {
+            Effect::CreateLog { log, name } => rooms.storage.create_log(log, &name),
+            Effect::Persist { log, records, durability } => rooms.storage.persist(log, records, durability),
+            Effect::Read { log, read, from, bytes_max } => rooms.storage.read(log, read, from, bytes_max),
+            Effect::Snapshot { log, at, fold, state: true } => rooms.functions.snapshot(log, at, fold),
+            Effect::Snapshot { log, at, fold, state: false } => rooms.storage.snapshot(log, at, fold),
+            Effect::Truncate { log, before } => rooms.storage.truncate(log, before),
+            Effect::RemoveLog { log } => rooms.remove_log(log),
+            Effect::Host { actor, spec, head } => rooms.functions.host(actor, spec, head),
+            Effect::Unhost { actor } => rooms.functions.unhost(actor),
+            Effect::Invoke { actor, call, batch, now } => rooms.functions.invoke(actor, call, batch, now),
+            Effect::Apply { actor, position } => rooms.functions.apply(actor, position),
+            Effect::Discard { actor } => rooms.functions.discard(actor),
+            Effect::LookUp { actor, look, key, limit } => rooms.functions.look_up(actor, look, key, limit),
+            Effect::Send { to, message } => rooms.network.send(to, message),
+            Effect::Dial { node, addresses } => rooms.network.dial(node, addresses),
+            Effect::Disconnect { node } => rooms.network.disconnect(node),
+            Effect::Answer { id, response, last } => rooms.doors.answer(id, response, last),
+            Effect::SetTimer { timer, at } => self.set_timer(timer, at),
+            Effect::FetchModule { digest, holders } => rooms.network.fetch_module(digest, holders),
+            Effect::StartConnector { log, stream, next } => rooms.connectors.start(log, stream, next),
+            Effect::StopConnector { log } => rooms.connectors.stop(log),
+            Effect::Report(report) => rooms.say(&report),
+        }
+    }
+
+    fn set_timer(&mut self, timer: Timer, at: Time) {
+        if let Some(before) = self.timers.insert(timer.clone(), at) {
+            self.due.remove(&(before, timer.clone()));
+        }
+        self.due.insert((at, timer));
+    }
+}
+
+impl Rooms {
+    fn remove_log(&mut self, log: LogId) {
+        self.storage.remove_log(log);
+        let state = self.state.clone();
+        let sink_note = self.data_folder.join("sinks").join(log.to_string());
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = state.clear(log) {
+                tracing::warn!(%log, %error, "the keyed state of a removed log is not gone yet");
+            }
+            // Only sinks have one.
+            let _ = std::fs::remove_file(sink_note);
+        });
+    }
+
+    fn say(&self, report: &Report) {
+        self.metrics.count(report.what, 1);
+        let (what, detail) = (report.what, report.detail.as_str());
+        match report.level {
+            Level::Debug => tracing::debug!(what, "{detail}"),
+            Level::Info => tracing::info!(what, "{detail}"),
+            Level::Warn => tracing::warn!(what, "{detail}"),
+            Level::Error => tracing::error!(what, "{detail}"),
+        }
+    }
+}
+
+/// This process's resident memory; 0 where the system does not tell.
+fn resident_bytes() -> u64 {
+    let pages = std::fs::read_to_string("/proc/self/statm")
+        .ok()
+        .and_then(|text| text.split_whitespace().nth(1).and_then(|pages| pages.parse::<u64>().ok()));
+    pages.unwrap_or(0) * rustix::param::page_size() as u64
+}
