@@ -21,7 +21,9 @@ const ADDRESSES_FILE: &str = "addresses";
 /// A folder or file that cannot be used. State unchanged.
 #[derive(Debug, Error)]
 pub enum DataFolderError {
-    #[error("the data folder {path} cannot be {verb}: {why}; choose another with --data, or correct its permissions")]
+    #[error(
+        "the data folder {path} cannot be {verb}: {why}; choose another with --data, or correct its permissions"
+    )]
     Folder { path: String, verb: &'static str, why: io::Error },
     #[error("{path} cannot be {verb}: {why}; check that the folder belongs to the user who runs this")]
     File { path: String, verb: &'static str, why: io::Error },
@@ -38,7 +40,10 @@ pub enum DataFolderError {
 /// Where data goes when nobody says: the platform's data folder for this user, `dunlin` in it.
 pub fn default_folder() -> Result<PathBuf, DataFolderError> {
     let from = |variable: &str| {
-        std::env::var_os(variable).filter(|value| !value.is_empty()).map(PathBuf::from).filter(|p| p.is_absolute())
+        std::env::var_os(variable)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+            .filter(|p| p.is_absolute())
     };
     let base = if cfg!(target_os = "macos") {
         from("HOME").map(|home| home.join("Library/Application Support"))

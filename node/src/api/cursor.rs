@@ -13,7 +13,8 @@ pub fn to_text(cursor: &Cursor) -> String {
     let bytes = codec::encode(cursor);
     let mut text = String::with_capacity(bytes.len() * 4 / 3 + 4);
     for chunk in bytes.chunks(3) {
-        let bits = chunk.iter().fold(0u32, |bits, byte| bits << 8 | u32::from(*byte)) << (8 * (3 - chunk.len()));
+        let bits =
+            chunk.iter().fold(0u32, |bits, byte| bits << 8 | u32::from(*byte)) << (8 * (3 - chunk.len()));
         for digit in 0..=chunk.len() {
             let index = (bits >> (18 - 6 * digit)) & 63;
             text.push(DIGITS.get(index as usize).map_or('A', |digit| char::from(*digit)));
@@ -48,7 +49,8 @@ mod tests {
     fn cursors_of_any_length_survive_their_text() {
         for logs in 0..7u8 {
             for index in [None, Some(3)] {
-                let position = Position { epoch: Epoch(2), seq: Seq(900 + u64::from(logs)), hash: Hash([logs; 16]) };
+                let position =
+                    Position { epoch: Epoch(2), seq: Seq(900 + u64::from(logs)), hash: Hash([logs; 16]) };
                 let at = CursorAt { position, index };
                 let cursor = Cursor((0..logs).map(|log| (LogId([log; 16]), at)).collect());
                 assert_eq!(from_text(&to_text(&cursor)), Some(cursor));

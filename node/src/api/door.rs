@@ -89,7 +89,10 @@ impl Door {
         if bytes.len() > MODULE_BYTES_MAX {
             return Err(fault(
                 FaultKind::Invalid,
-                format!("the module has {} bytes, more than the {MODULE_BYTES_MAX} that are taken", bytes.len()),
+                format!(
+                    "the module has {} bytes, more than the {MODULE_BYTES_MAX} that are taken",
+                    bytes.len()
+                ),
             ));
         }
         let shelf = Arc::clone(&self.shelf);
@@ -113,10 +116,16 @@ impl Door {
             Some(producer) => {
                 let first = producer.first;
                 if first == 0 {
-                    return Err(fault(FaultKind::Invalid, "sequences start at 1: the first line's was given as 0"));
+                    return Err(fault(
+                        FaultKind::Invalid,
+                        "sequences start at 1: the first line's was given as 0",
+                    ));
                 }
                 let Some(last) = first.checked_add(parsed.lines).and_then(|end| end.checked_sub(1)) else {
-                    return Err(fault(FaultKind::Invalid, "the sequence number is beyond what can be counted"));
+                    return Err(fault(
+                        FaultKind::Invalid,
+                        "the sequence number is beyond what can be counted",
+                    ));
                 };
                 let sequences = parsed.numbers.iter().map(|line| first + line - 1).collect();
                 Some(ProducerRange { producer: producer.producer, first, sequences, last })
@@ -162,7 +171,10 @@ pub fn unexpected(response: &Response) -> Fault {
         Response::State(_) => "state",
         Response::DeadLetters(_) => "dead letters",
     };
-    fault(FaultKind::Unavailable, format!("the node answered with {what}, which was not asked for: report this"))
+    fault(
+        FaultKind::Unavailable,
+        format!("the node answered with {what}, which was not asked for: report this"),
+    )
 }
 
 /// A request's lines, told apart. `events[i]` stood on line `numbers[i]`.
@@ -186,7 +198,9 @@ impl ParsedLines {
             if parsed.lines > PUBLISH_EVENTS_MAX as u64 {
                 return Err(fault(
                     FaultKind::Invalid,
-                    format!("a request takes at most {PUBLISH_EVENTS_MAX} lines: send fewer at once; none was taken"),
+                    format!(
+                        "a request takes at most {PUBLISH_EVENTS_MAX} lines: send fewer at once; none was taken"
+                    ),
                 ));
             }
             let line = line.trim_ascii();
@@ -195,7 +209,10 @@ impl ParsedLines {
             }
             let reason = match ingest::event_from_json(source, line, now) {
                 Ok(event) if event.weight() > EVENT_BYTES_MAX => {
-                    format!("the event has {} bytes, more than the {EVENT_BYTES_MAX} that are taken", event.weight())
+                    format!(
+                        "the event has {} bytes, more than the {EVENT_BYTES_MAX} that are taken",
+                        event.weight()
+                    )
                 }
                 Ok(event) => {
                     weight += event.weight();

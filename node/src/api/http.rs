@@ -32,10 +32,7 @@ pub fn router(door: Door, bearer: &str) -> Router {
         .route("/v1/nodes", get(observe::nodes))
         .route("/metrics", get(observe::metrics))
         .route("/v1/pipelines", get(pipelines::list))
-        .route(
-            "/v1/pipelines/{name}",
-            get(pipelines::show).put(pipelines::deploy).delete(pipelines::remove),
-        )
+        .route("/v1/pipelines/{name}", get(pipelines::show).put(pipelines::deploy).delete(pipelines::remove))
         .route("/v1/pipelines/{name}/dead-letters", get(pipelines::dead_letters))
         .route("/v1/pipelines/{name}/history", get(|| not_yet("the history of revisions")))
         .route("/v1/pipelines/{name}/rollback", post(|| not_yet("going back to an earlier revision")))
@@ -97,7 +94,12 @@ async fn wrong_method(request: Request) -> Response {
 }
 
 /// The body in full, or 413 beyond `limit`.
-pub(super) async fn body(what: &str, headers: &HeaderMap, body: Body, limit: usize) -> Result<Bytes, Problem> {
+pub(super) async fn body(
+    what: &str,
+    headers: &HeaderMap,
+    body: Body,
+    limit: usize,
+) -> Result<Bytes, Problem> {
     let announced = headers
         .get(header::CONTENT_LENGTH)
         .and_then(|value| value.to_str().ok())

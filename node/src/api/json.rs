@@ -40,12 +40,12 @@ pub fn raw(bytes: &[u8]) -> Box<RawValue> {
     let text = std::str::from_utf8(bytes);
     let json = match text {
         // In JSON a raw line end can only be white space between tokens.
-        Ok(text) if valid && text.contains(['\n', '\r']) => text.replace(['\n', '\r'], " ").trim().to_string(),
+        Ok(text) if valid && text.contains(['\n', '\r']) => {
+            text.replace(['\n', '\r'], " ").trim().to_string()
+        }
         Ok(text) if valid => text.trim().to_string(),
         Ok(text) => quoted(text),
-        Err(_) => {
-            quoted(&bytes.iter().fold(String::from("0x"), |hex, byte| format!("{hex}{byte:02x}")))
-        }
+        Err(_) => quoted(&bytes.iter().fold(String::from("0x"), |hex, byte| format!("{hex}{byte:02x}"))),
     };
     RawValue::from_string(json).unwrap_or_else(|_| RawValue::NULL.to_owned())
 }
@@ -379,9 +379,12 @@ pub struct RejectedLineJson {
 
 impl From<&LinesTaken> for LinesTakenJson {
     fn from(taken: &LinesTaken) -> Self {
-        let position = |at: &Position| PositionJson { epoch: at.epoch.0, seq: at.seq.0, hash: at.hash.to_string() };
-        let rejections =
-            taken.rejected.iter().map(|line| RejectedLineJson { line: line.line, reason: line.reason.clone() });
+        let position =
+            |at: &Position| PositionJson { epoch: at.epoch.0, seq: at.seq.0, hash: at.hash.to_string() };
+        let rejections = taken
+            .rejected
+            .iter()
+            .map(|line| RejectedLineJson { line: line.line, reason: line.reason.clone() });
         LinesTakenJson {
             acknowledged: taken.acknowledged,
             rejected: taken.rejected.len() as u64,

@@ -54,7 +54,11 @@ impl Metrics {
                 let name: String =
                     name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
                 // Writing to a string cannot fail.
-                let _ = writeln!(text, "# TYPE dunlin_{name}{suffix} {kind}\ndunlin_{name}{suffix} {}", number.get());
+                let _ = writeln!(
+                    text,
+                    "# TYPE dunlin_{name}{suffix} {kind}\ndunlin_{name}{suffix} {}",
+                    number.get()
+                );
             }
         }
         text

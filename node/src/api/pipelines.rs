@@ -57,17 +57,14 @@ pub async fn deploy(
     body: Body,
 ) -> Result<Json<DeployedJson>, Problem> {
     let bytes = http::body("a pipeline file", &headers, body, MANIFEST_BYTES_MAX).await?;
-    let text = std::str::from_utf8(&bytes)
-        .map_err(|_| Problem::invalid("the pipeline file is not UTF-8 text: save it as such and send it again"))?;
+    let text = std::str::from_utf8(&bytes).map_err(|_| {
+        Problem::invalid("the pipeline file is not UTF-8 text: save it as such and send it again")
+    })?;
     let json = headers
         .get(header::CONTENT_TYPE)
         .and_then(|value| value.to_str().ok())
         .is_some_and(|value| value.trim_start().to_ascii_lowercase().starts_with("application/json"));
-    let parsed = if json {
-        Manifest::from_json(text)
-    } else {
-        Manifest::from_toml(text, "pipeline.toml")
-    };
+    let parsed = if json { Manifest::from_json(text) } else { Manifest::from_toml(text, "pipeline.toml") };
     let manifest = parsed.map_err(|error| Problem::invalid(error.to_string()))?;
     if manifest.name.as_str() != pipeline {
         return Err(Problem::invalid(format!(
@@ -83,7 +80,10 @@ pub async fn deploy(
     }
 }
 
-pub async fn remove(State(api): State<Api>, Path(pipeline): Path<String>) -> Result<Json<RemovedJson>, Problem> {
+pub async fn remove(
+    State(api): State<Api>,
+    Path(pipeline): Path<String>,
+) -> Result<Json<RemovedJson>, Problem> {
     match api.door.ask(Request::Remove { pipeline: name(&pipeline)? }).await? {
         Response::Removed { pipeline } => Ok(Json(RemovedJson { pipeline, removed: true })),
         other => Err(unexpected(&other).into()),

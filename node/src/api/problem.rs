@@ -108,9 +108,12 @@ impl Problem {
 impl From<&Fault> for Problem {
     fn from(fault: &Fault) -> Self {
         let (status, word, title, action) = match fault.kind {
-            FaultKind::Invalid => {
-                (StatusCode::BAD_REQUEST, "invalid", "The request is wrong", "correct the request and send it again")
-            }
+            FaultKind::Invalid => (
+                StatusCode::BAD_REQUEST,
+                "invalid",
+                "The request is wrong",
+                "correct the request and send it again",
+            ),
             FaultKind::Unknown => (
                 StatusCode::NOT_FOUND,
                 "unknown",

@@ -132,7 +132,9 @@ pub async fn tail(
         None => framing == Framing::ServerSent,
         Some("" | "true" | "1") => true,
         Some("false" | "0") => false,
-        Some(other) => return Err(Problem::invalid(format!("follow is '{other}' and must be true or false"))),
+        Some(other) => {
+            return Err(Problem::invalid(format!("follow is '{other}' and must be true or false")));
+        }
     };
     let tail = Tail {
         pipeline: name(&pipeline)?,
@@ -251,12 +253,8 @@ pub async fn state_of_key(
     State(api): State<Api>,
     Path((pipeline, stage, key)): Path<(String, String, String)>,
 ) -> Result<Json<StateJson>, Problem> {
-    let request = Request::State {
-        pipeline: name(&pipeline)?,
-        stage: name(&stage)?,
-        key: Some(key.clone()),
-        limit: 1,
-    };
+    let request =
+        Request::State { pipeline: name(&pipeline)?, stage: name(&stage)?, key: Some(key.clone()), limit: 1 };
     match api.door.ask(request).await? {
         Response::State(entries) => match entries.first() {
             Some(entry) => Ok(Json(StateJson::from(entry))),

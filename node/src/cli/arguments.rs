@@ -272,7 +272,8 @@ mod tests {
     fn global_flags_stand_before_or_behind_the_command() {
         let invocation = parse("dunlin --data a nodes --json").unwrap();
         assert!(invocation.json && invocation.target.data == Some("a".into()));
-        let Command::Run(run) = parse("dunlin run --data a --http 127.0.0.1:0 --label zone=edge").unwrap().command
+        let Command::Run(run) =
+            parse("dunlin run --data a --http 127.0.0.1:0 --label zone=edge").unwrap().command
         else {
             panic!("run")
         };
@@ -282,7 +283,8 @@ mod tests {
 
     #[test]
     fn places_and_streams_are_told_apart() {
-        let Command::Tail(tail) = parse("dunlin tail fare-watch/outlook.scores --limit 3").unwrap().command else {
+        let Command::Tail(tail) = parse("dunlin tail fare-watch/outlook.scores --limit 3").unwrap().command
+        else {
             panic!("tail")
         };
         assert_eq!(tail.stream.stream.to_string(), "outlook.scores");

@@ -36,7 +36,9 @@ pub enum Failure {
     #[error("{}", .0.detail)]
     Refused(Fault),
     /// Nothing was sent.
-    #[error("no node answers at {address} ({why}): start one with 'dunlin run', or name another with --node or --data")]
+    #[error(
+        "no node answers at {address} ({why}): start one with 'dunlin run', or name another with --node or --data"
+    )]
     Unreachable { address: String, why: String },
     /// What was asked may have been done.
     #[error("the connection to {address} broke off ({why}): try again")]
@@ -61,9 +63,15 @@ impl Failure {
 /// Which node a command is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {
-    Http { address: String, bearer: String },
+    Http {
+        address: String,
+        bearer: String,
+    },
     /// A node's multiaddr and a mesh token.
-    Multiaddr { address: String, token: String },
+    Multiaddr {
+        address: String,
+        token: String,
+    },
 }
 
 /// What the command line says about it.
@@ -106,7 +114,9 @@ impl TargetArguments {
                 Ok(Target::Multiaddr { address: node.clone(), token: token.clone() })
             }
             (Some(node), None) if node.starts_with('/') => Err(TargetError::NeedsToken(node.clone())),
-            (Some(node), Some(token)) => Ok(Target::Http { address: http_address(node), bearer: token.clone() }),
+            (Some(node), Some(token)) => {
+                Ok(Target::Http { address: http_address(node), bearer: token.clone() })
+            }
             (Some(node), None) => {
                 let bearer = data_folder::read_bearer(&self.folder()?)?;
                 Ok(Target::Http { address: http_address(node), bearer })
@@ -152,11 +162,13 @@ mod tests {
         data_folder::write_http(folder.path(), "127.0.0.1:4012").unwrap();
         let data = Some(folder.path().to_path_buf());
         let by_folder = TargetArguments { data: data.clone(), ..TargetArguments::default() };
-        let http = |address: &str, bearer: &str| Target::Http { address: address.into(), bearer: bearer.into() };
+        let http =
+            |address: &str, bearer: &str| Target::Http { address: address.into(), bearer: bearer.into() };
         assert_eq!(by_folder.resolve().unwrap(), http("127.0.0.1:4012", "secret"));
         let by_url = TargetArguments { data, node: Some("http://10.0.0.1:7070/".into()), token: None };
         assert_eq!(by_url.resolve().unwrap(), http("10.0.0.1:7070", "secret"));
-        let multiaddr = TargetArguments { node: Some("/ip4/1.2.3.4/tcp/1".into()), ..TargetArguments::default() };
+        let multiaddr =
+            TargetArguments { node: Some("/ip4/1.2.3.4/tcp/1".into()), ..TargetArguments::default() };
         assert!(matches!(multiaddr.resolve(), Err(TargetError::NeedsToken(_))));
         let with_token = TargetArguments { token: Some("t".into()), ..multiaddr };
         assert!(matches!(with_token.resolve(), Ok(Target::Multiaddr { .. })));

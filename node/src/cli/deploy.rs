@@ -50,7 +50,8 @@ pub struct PipelineFile<'a> {
 /// Reads and checks a pipeline file. Nothing is asked of any node.
 fn read(file: &Path) -> anyhow::Result<(String, Manifest)> {
     let name = file.display().to_string();
-    let length = fs::metadata(file).with_context(|| format!("{name} cannot be read: name a pipeline file"))?.len();
+    let length =
+        fs::metadata(file).with_context(|| format!("{name} cannot be read: name a pipeline file"))?.len();
     if length > MANIFEST_BYTES_MAX as u64 {
         bail!("{name} has {length} bytes, more than the {MANIFEST_BYTES_MAX} of a pipeline file: is it one?");
     }
@@ -65,7 +66,11 @@ fn read(file: &Path) -> anyhow::Result<(String, Manifest)> {
 }
 
 /// Uploads what the manifest names, deploys it, and waits until it runs.
-pub fn send(client: &dyn Client, mut manifest: Manifest, file: &PipelineFile) -> anyhow::Result<DeployedJson> {
+pub fn send(
+    client: &dyn Client,
+    mut manifest: Manifest,
+    file: &PipelineFile,
+) -> anyhow::Result<DeployedJson> {
     let bar = progress(None, manifest.name.as_str());
     bar.enable_steady_tick(LOOK_AGAIN);
     let modules = read_modules(&manifest, file)?;
@@ -169,12 +174,10 @@ fn wait_until_running(
                 if shown.state == PipelineState::Running {
                     return Ok(());
                 }
-                trouble = shown
-                    .stages
-                    .iter()
-                    .flat_map(|stage| stage.actors.iter().filter_map(|actor| actor.trouble.as_ref()).map(|t| (stage, t)))
-                    .map(|(stage, trouble)| format!("stage '{}': {trouble}", stage.stage))
-                    .next();
+                trouble = shown.stages.iter().find_map(|stage| {
+                    let trouble = stage.actors.iter().find_map(|actor| actor.trouble.as_ref())?;
+                    Some(format!("stage '{}': {trouble}", stage.stage))
+                });
                 seen(&shown);
             }
             Ok(other) => return Err(wrong_answer(&other)),

@@ -17,7 +17,8 @@ pub fn real(file: &Path) -> anyhow::Result<Vec<String>> {
     let mut reader = csv::Reader::from_path(file)
         .with_context(|| format!("{name} cannot be read: name a file of fares with --fares"))?;
     let columns = reader.headers().with_context(|| format!("{name} has no line of column names"))?.clone();
-    if let Some(missing) = COLUMNS.into_iter().find(|wanted| !columns.iter().any(|column| column == *wanted)) {
+    if let Some(missing) = COLUMNS.into_iter().find(|wanted| !columns.iter().any(|column| column == *wanted))
+    {
         anyhow::bail!("{name} has no column '{missing}': a file of fares has {}", COLUMNS.join(","));
     }
     let mut lines = Vec::new();
@@ -84,7 +85,11 @@ pub fn simulated(simulation: Simulation) -> Vec<String> {
             let days = simulation.days + 1 + random.below(simulation.days.max(1));
             let departure = start.0 + days * DAY_MS + (6 + random.below(16)) * HOUR_MS;
             Flight {
-                name: format!("{carrier}{}_{}", 800 + number, Time(departure).to_rfc3339().get(..10).unwrap_or("")),
+                name: format!(
+                    "{carrier}{}_{}",
+                    800 + number,
+                    Time(departure).to_rfc3339().get(..10).unwrap_or("")
+                ),
                 departure,
                 ladder: (0..12).map(|step| (base * 1.17f64.powi(step) * 100.0).round() / 100.0).collect(),
                 rung: 3 + random.below(3) as usize,
@@ -188,7 +193,8 @@ mod tests {
     fn a_file_of_fares_becomes_lines() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("fares.csv");
-        std::fs::write(&file, "observed_at,flight,departure,price\n2019-03-02T11:10:14Z,LH801,,136.2\n").unwrap();
+        std::fs::write(&file, "observed_at,flight,departure,price\n2019-03-02T11:10:14Z,LH801,,136.2\n")
+            .unwrap();
         insta::assert_snapshot!(
             real(&file).unwrap().join("\n"),
             @r#"{"departure":null,"flight":"LH801","observed_at":"2019-03-02T11:10:14Z","price":136.2}"#

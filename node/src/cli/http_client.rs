@@ -185,7 +185,8 @@ impl Client for HttpClient {
                 Ok(Response::DeadLetters(letters.collect::<Result<_, _>>()?))
             }
             Request::Publish(_) | Request::Tail(_) => Err(unreadable(
-                "over HTTP events go in as lines and come out as a stream: this is a fault of the program".into(),
+                "over HTTP events go in as lines and come out as a stream: this is a fault of the program"
+                    .into(),
             )),
         }
     }

@@ -112,8 +112,7 @@ pub fn show(client: &dyn Client, pipeline: Name, out: &Output) -> anyhow::Result
             }
         }
     }
-    let header =
-        ["STAGE", "FROM", "ACTOR", "NODE", "IN", "OUT", "LAG", "COMMITTED", "WATERMARK", "ERRORS"];
+    let header = ["STAGE", "FROM", "ACTOR", "NODE", "IN", "OUT", "LAG", "COMMITTED", "WATERMARK", "ERRORS"];
     out.table(&header, rows)?;
     troubles.iter().try_for_each(|trouble| out.line(trouble))
 }
@@ -156,7 +155,11 @@ pub fn state(client: &dyn Client, arguments: StateArguments, out: &Output) -> an
     Ok(())
 }
 
-pub fn dead_letters(client: &dyn Client, arguments: DeadLettersArguments, out: &Output) -> anyhow::Result<()> {
+pub fn dead_letters(
+    client: &dyn Client,
+    arguments: DeadLettersArguments,
+    out: &Output,
+) -> anyhow::Result<()> {
     let DeadLettersArguments { pipeline, action, id, limit } = arguments;
     let wanted = match (action, id) {
         (DeadLettersAction::Replay, _) => return not_yet("dead-letters replay"),
@@ -167,7 +170,10 @@ pub fn dead_letters(client: &dyn Client, arguments: DeadLettersArguments, out: &
             return Err(WrongUsage("list takes no id: use 'show ID' to see one".into()).into());
         }
         (DeadLettersAction::Show, None) => {
-            return Err(WrongUsage("show needs an id: 'dunlin dead-letters PIPELINE list' prints them".into()).into());
+            return Err(WrongUsage(
+                "show needs an id: 'dunlin dead-letters PIPELINE list' prints them".into(),
+            )
+            .into());
         }
     };
     // One is looked for among all that a node answers with.
@@ -179,7 +185,9 @@ pub fn dead_letters(client: &dyn Client, arguments: DeadLettersArguments, out: &
     let letters: Vec<DeadLetterStatus> =
         letters.into_iter().filter(|letter| wanted.is_none_or(|id| id == letter.id)).collect();
     if let (Some(id), true) = (wanted, letters.is_empty()) {
-        anyhow::bail!("there is no dead letter {id}: 'dunlin dead-letters PIPELINE list' prints those there are");
+        anyhow::bail!(
+            "there is no dead letter {id}: 'dunlin dead-letters PIPELINE list' prints those there are"
+        );
     }
     let letters = letters.iter().map(DeadLetterJson::from);
     if out.json || wanted.is_some() {

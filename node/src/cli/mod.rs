@@ -20,8 +20,8 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 
-pub use arguments::{RunArguments, TokenArguments};
 use arguments::{Command, Invocation};
+pub use arguments::{RunArguments, TokenArguments};
 use client::{Client, ConnectMultiaddr, TargetError};
 pub use http_client::HttpClient;
 pub use mesh_client::connect as connect_mesh;
@@ -51,10 +51,9 @@ pub fn main(wiring: Wiring) -> ExitCode {
                 return ExitCode::from(1);
             }
             eprintln!("dunlin: {error:#}");
-            let usage = matches!(
-                error.downcast_ref(),
-                Some(TargetError::NeedsToken(_) | TargetError::NeedsNode)
-            ) || error.downcast_ref::<WrongUsage>().is_some();
+            let usage =
+                matches!(error.downcast_ref(), Some(TargetError::NeedsToken(_) | TargetError::NeedsNode))
+                    || error.downcast_ref::<WrongUsage>().is_some();
             ExitCode::from(if usage { 2 } else { 1 })
         }
     }
@@ -77,9 +76,8 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 
 fn carry_out(invocation: Invocation, wiring: &Wiring) -> anyhow::Result<()> {
     let Invocation { target, json, command } = invocation;
-    let connect = || -> anyhow::Result<Box<dyn Client>> {
-        Ok(client::connect(&target.resolve()?, wiring.connect)?)
-    };
+    let connect =
+        || -> anyhow::Result<Box<dyn Client>> { Ok(client::connect(&target.resolve()?, wiring.connect)?) };
     let out = output::Output::new(json);
     match command {
         Command::Run(mut arguments) => {
@@ -88,9 +86,7 @@ fn carry_out(invocation: Invocation, wiring: &Wiring) -> anyhow::Result<()> {
         }
         Command::Demo(arguments) => demo::run(&arguments, wiring.clean_wasm, &out),
         Command::Token(arguments) if arguments.rotate => not_yet("token --rotate"),
-        Command::Token(arguments) => {
-            out.line(&(wiring.token)(&arguments, &target.folder()?)?)
-        }
+        Command::Token(arguments) => out.line(&(wiring.token)(&arguments, &target.folder()?)?),
         Command::Nodes(arguments) if arguments.action.is_some() => not_yet("nodes remove"),
         Command::Nodes(_) => inspect::nodes(&*connect()?, &out),
         Command::Status => inspect::status(&*connect()?, &out),

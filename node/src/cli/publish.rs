@@ -42,8 +42,9 @@ pub fn publish(client: &dyn Client, arguments: PublishArguments, out: &Output) -
     let (input, length): (Box<dyn Read>, Option<u64>) = if file == Path::new("-") {
         (Box::new(io::stdin().lock()), None)
     } else {
-        let opened = File::open(&file)
-            .with_context(|| format!("{} cannot be opened: name a file of JSON lines, or - for a pipe", file.display()))?;
+        let opened = File::open(&file).with_context(|| {
+            format!("{} cannot be opened: name a file of JSON lines, or - for a pipe", file.display())
+        })?;
         let length = opened.metadata().ok().filter(std::fs::Metadata::is_file).map(|data| data.len());
         (Box::new(opened), length)
     };

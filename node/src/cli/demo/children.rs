@@ -106,7 +106,10 @@ impl Children {
         #[cfg(unix)]
         std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
         builder.create(&folder).with_context(|| {
-            format!("the demo cannot make its folder {}: set TMPDIR to one that can be written", folder.display())
+            format!(
+                "the demo cannot make its folder {}: set TMPDIR to one that can be written",
+                folder.display()
+            )
         })?;
         Ok(Children { program, folder, nodes: Vec::new(), interrupt })
     }
@@ -208,7 +211,10 @@ fn terminate(process: &mut Child) {
         return;
     }
     #[cfg(unix)]
-    let _ = rustix::process::kill_process(rustix::process::Pid::from_child(process), rustix::process::Signal::TERM);
+    let _ = rustix::process::kill_process(
+        rustix::process::Pid::from_child(process),
+        rustix::process::Signal::TERM,
+    );
     #[cfg(not(unix))]
     let _ = process.kill();
 }

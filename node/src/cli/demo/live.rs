@@ -67,10 +67,9 @@ impl Live {
         let nodes = self.out.table_text(&["NODE", "COMMITS", "IN", "OUT"], node_rows.collect());
         let scores = self.scores.lock().unwrap_or_else(PoisonError::into_inner);
         let error = match (scores.mae(), scores.mae_last_value()) {
-            (Some(mae), Some(last)) => format!(
-                "{} settled, mean absolute error {mae:.2}, \"price stays\" {last:.2}",
-                scores.settled
-            ),
+            (Some(mae), Some(last)) => {
+                format!("{} settled, mean absolute error {mae:.2}, \"price stays\" {last:.2}", scores.settled)
+            }
             _ => "nothing settled yet".to_string(),
         };
         self.bar.set_message(format!("\n{stages}\n\n{nodes}\n\n{error}"));

@@ -142,7 +142,10 @@ fn wait_for_members(children: &mut Children, client: &HttpClient) -> anyhow::Res
         }
         interrupt.pause(LOOK_AGAIN)?;
     }
-    bail!("after {} s only {alive} of {NODES} nodes see each other: run one by hand to see why", MEET_DEADLINE.as_secs())
+    bail!(
+        "after {} s only {alive} of {NODES} nodes see each other: run one by hand to see why",
+        MEET_DEADLINE.as_secs()
+    )
 }
 
 /// The pipeline file with its module uploaded: the demo carries the function in itself.

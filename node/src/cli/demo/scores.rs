@@ -25,7 +25,9 @@ impl Scores {
     /// Takes one event of `STAGE.scores`; others are left aside.
     pub fn add(&mut self, payload: &[u8]) {
         let Ok(score) = serde_json::from_slice::<Score>(payload) else { return };
-        let (Some(error), Some(last)) = (score.absolute_error, score.absolute_error_last_value) else { return };
+        let (Some(error), Some(last)) = (score.absolute_error, score.absolute_error_last_value) else {
+            return;
+        };
         if !error.is_finite() || !last.is_finite() {
             return;
         }
