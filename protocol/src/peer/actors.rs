@@ -147,11 +147,10 @@ impl Peer {
     }
 
     pub(super) fn append_to_source(&mut self, log: LogId, append: Append, effects: &mut Effects) {
-        let body = Body::Append(append.clone());
-        if self.append(log, body, effects).is_some()
-            && let Some(source) = self.sources.get_mut(&log)
-        {
+        let open = self.logs.get(&log).is_some_and(|writer| writer.open);
+        if let Some(source) = self.sources.get_mut(&log).filter(|_| open) {
             source.appended(&append);
+            let _ = self.append(log, Body::Append(append), effects);
         }
     }
 }
