@@ -26,7 +26,7 @@ impl Payload {
     /// A top-level field.
     pub(crate) fn field(&self, name: &str) -> Option<&dyn Val> {
         let map = self.0.downcast_ref::<CelMap>()?.inner();
-        map.get(&CelMapKey::from(name)).map(|value| &**value)
+        map.get(&CelMapKey::from(name.to_owned())).map(|value| &**value)
     }
 }
 
@@ -59,7 +59,7 @@ impl<'de> Visitor<'de> for ParsedVisitor {
         Ok(Parsed(Box::new(CelInt::from(value))))
     }
 
-    fn visit_u64<E>(self, value: u64) -> Result<Parsed, E> {
+    fn visit_u64<E: serde::de::Error>(self, value: u64) -> Result<Parsed, E> {
         match i64::try_from(value) {
             Ok(value) => self.visit_i64(value),
             Err(_) => self.visit_f64(value as f64),
@@ -134,7 +134,7 @@ pub(crate) fn to_json(value: &dyn Val, json: &mut String) -> Result<(), String> 
                 json.push(',');
             }
             first = false;
-            to_json(&*item, json)?;
+            to_json(item, json)?;
         }
         json.push(']');
     } else {
