@@ -4,5 +4,15 @@
 //! An actor runs a [`chain::ChainRunner`]: the head (a wasm function, `learn`, a sink, or nothing)
 //! and the stateless steps fused behind it.
 
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
+
+pub mod chain;
+pub mod check;
+pub mod expression;
+mod field;
+pub mod ingest;
 pub mod learn;
+pub mod memory_state;
 pub mod operator;
+mod payload;
+mod prescan;

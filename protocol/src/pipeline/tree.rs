@@ -95,7 +95,7 @@ pub(super) fn from_toml(text: &str) -> Result<Node, Problem> {
     let table = DeTable::parse(text).map_err(|error| {
         let place = error.span().map_or(TOP, |span| lines.place(span.start));
         let message = error.message().trim().replace('\n', ", ");
-        Problem::new(&place, format!("this is not TOML: {message}"), "correct the line")
+        Problem::new(&place, format!("this is not TOML: {message}"), "strings need quotes: check that line")
     })?;
     let table = table.into_inner();
     Ok(Node { place: TOP, value: Tree::Table(toml_table(&table, &lines)) })
@@ -161,7 +161,7 @@ pub(super) fn from_json(text: &str) -> Result<Node, Problem> {
         let place = Place::Line { line: error.line().max(1), column: error.column().max(1) };
         let message = error.to_string();
         let message = message.split(" at line ").next().unwrap_or_default().to_owned();
-        Problem::new(&place, format!("this is not JSON: {message}"), "correct the line")
+        Problem::new(&place, format!("this is not JSON: {message}"), "check that line")
     })
 }
 

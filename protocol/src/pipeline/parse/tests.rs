@@ -268,7 +268,7 @@ fn values_are_checked_where_they_stand() {
     wrong(
         "name       = \"fare-watch\"",
         "name = fare",
-        "fare.toml:2:8: this is not TOML: string values must be quoted, expected literal string; correct the line",
+        "fare.toml:2:8: this is not TOML: invalid boolean, expected `false`; strings need quotes: check that line",
     );
 }
 
@@ -281,7 +281,7 @@ fn json_errors_tell_their_path_or_line() {
     );
     assert_eq!(
         error("{\"name\":\n 5"),
-        "manifest:2:2: this is not JSON: EOF while parsing an object; correct the line"
+        "manifest:2:2: this is not JSON: EOF while parsing an object; check that line"
     );
     assert!(error(r#"{"name":"a","name":"b"}"#).contains("the key 'name' stands twice"));
 }

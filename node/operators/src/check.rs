@@ -1,0 +1,75 @@
+//! Whether every expression of a manifest compiles: the part of a pipeline file's check that needs
+//! this crate.
+
+use dunlin_protocol::id::Name;
+use dunlin_protocol::pipeline::error::ManifestError;
+use dunlin_protocol::pipeline::manifest::{Manifest, Operator};
+use thiserror::Error;
+
+use crate::expression::Expression;
+
+/// A stage whose expression is wrong. Nothing was deployed.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{reason}; {hint}")]
+pub struct ManifestProblem {
+    pub stage: Name,
+    /// The way to the expression: `stage`, its name, `filter` or `map` and the field.
+    pub path: Vec<String>,
+    pub reason: String,
+    pub hint: String,
+}
+
+impl ManifestProblem {
+    /// The same as an error of the file that the manifest was read from.
+    pub fn in_file(self, text: &str, file: &str) -> ManifestError {
+        let path: Vec<&str> = self.path.iter().map(String::as_str).collect();
+        Manifest::error_at(text, file, &path, self.reason, self.hint)
+    }
+}
+
+/// Compiles every expression; the first that is wrong, in the order of the stages' names.
+pub fn check(manifest: &Manifest) -> Result<(), ManifestProblem> {
+    for (name, stage) in &manifest.stages {
+        match &stage.operator {
+            Operator::Filter(text) => compile(name, "filter", None, text)?,
+            Operator::Map(fields) => {
+                fields.iter().try_for_each(|(field, text)| compile(name, "map", Some(field), text))?;
+            }
+            Operator::Wasm(_) | Operator::Learn(_) => {}
+        }
+    }
+    Ok(())
+}
+
+fn compile(stage: &Name, kind: &str, field: Option<&str>, text: &str) -> Result<(), ManifestProblem> {
+    Expression::compile(text).map(drop).map_err(|bad| {
+        let path = ["stage", stage.as_str(), kind].into_iter().chain(field).map(str::to_owned).collect();
+        let reason = match field {
+            None => format!("{kind} of stage '{stage}': {}", bad.reason),
+            Some(field) => format!("field '{field}' in {kind} of stage '{stage}': {}", bad.reason),
+        };
+        ManifestProblem { stage: stage.clone(), path, reason, hint: bad.hint }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = "name = 'p'\n[source.s]\n[stage.f]\nfrom = ['s']\nfilter = 'event.v > 1'\n\
+        [stage.m]\nfrom = ['f']\nmap = { a = 'event.a', b = 'evnt.b' }\n";
+
+    #[test]
+    fn a_wrong_expression_is_found_where_it_stands() {
+        let manifest = Manifest::from_toml(TEXT, "p.toml").unwrap();
+        let problem = check(&manifest).unwrap_err();
+        assert_eq!(problem.stage.as_str(), "m");
+        assert_eq!(
+            problem.in_file(TEXT, "p.toml").to_string(),
+            "p.toml:8:28: field 'b' in map of stage 'm': there is no variable 'evnt', only event, \
+             the payload; did you mean 'event'?"
+        );
+        let right = TEXT.replace("evnt", "event");
+        assert_eq!(check(&Manifest::from_toml(&right, "p.toml").unwrap()), Ok(()));
+    }
+}
