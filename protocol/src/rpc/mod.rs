@@ -1,5 +1,7 @@
 //! What clients ask a node and what it answers: one set of types behind HTTP and libp2p RPC.
 
+pub mod frames;
+
 use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
