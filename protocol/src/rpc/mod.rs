@@ -1,5 +1,6 @@
 //! What clients ask a node and what it answers: one set of types behind HTTP and libp2p RPC.
 
+pub mod frames;
 pub mod lines;
 
 use alloc::collections::BTreeMap;

@@ -1,0 +1,184 @@
+//! The hello exchange on one connection. What is judged is in `dunlin_protocol::wire::handshake`.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use dunlin_protocol::id::NodeId;
+use dunlin_protocol::wire::handshake::{
+    Admission, Answer, HELLO_BYTES_MAX, Hello, HelloKind, MeshId, Pass, Ready, Refusal, Role, VERSIONS,
+    Welcome,
+};
+use dunlin_protocol::wire::token::Token;
+use futures::io::AsyncReadExt as _;
+use libp2p::{Stream, StreamProtocol};
+use thiserror::Error;
+
+use super::door::HELLO_DEADLINE;
+use super::frames::{self, FrameReader, StreamError};
+use super::identity::{MeshIdentity, now};
+use super::protocols::{FOR_CLIENTS, FOR_MEMBERS};
+
+/// How long a refused dialer may take to read why.
+const REFUSED_LINGER: Duration = Duration::from_secs(1);
+
+/// What this side shows of itself.
+#[derive(Debug, Clone)]
+pub(super) enum Credentials {
+    Member(MeshIdentity),
+    Joiner(Token),
+    Client(Token),
+}
+
+/// Says hello for this node on every connection.
+#[derive(Debug)]
+pub(super) struct Greeter {
+    pub me: NodeId,
+    /// A random number of this run.
+    pub incarnation: u64,
+    pub credentials: Credentials,
+}
+
+/// Hello has passed.
+#[derive(Debug, Clone)]
+pub(super) struct Passed {
+    /// What the remote is here.
+    pub role: Role,
+    pub incarnation: u64,
+    /// What a joiner was given.
+    pub admission: Option<MeshIdentity>,
+}
+
+/// Hello has not passed. The connection is dropped and counted.
+#[derive(Debug, Error)]
+pub(super) enum HelloError {
+    /// The other side's sentence.
+    #[error("refused by the other node: {0}")]
+    Refused(String),
+    /// Ours.
+    #[error("{0}")]
+    Refusal(#[from] Refusal),
+    #[error("the other side did not say hello within {} s", HELLO_DEADLINE.as_secs())]
+    TooLate,
+    #[error("the other side does not answer hello: {0}")]
+    Unanswered(String),
+    #[error("hello broke off: {0}")]
+    Broken(#[from] StreamError),
+    #[error("this side is no member and lets nobody in")]
+    NoMember,
+    /// Not an error: the joiner has what it came for, and comes back as a member.
+    #[error("the joiner was admitted")]
+    Admitted,
+}
+
+impl Greeter {
+    fn mesh(&self) -> MeshId {
+        match &self.credentials {
+            Credentials::Member(mesh) => mesh.mesh(),
+            Credentials::Joiner(token) | Credentials::Client(token) => token.mesh,
+        }
+    }
+
+    /// The protocols of ours that a remote in this role may open here.
+    pub fn serves(&self, remote: Role) -> &'static [StreamProtocol] {
+        match (&self.credentials, remote) {
+            (Credentials::Member(_), Role::Member) => FOR_MEMBERS,
+            (Credentials::Member(_), Role::Client) => FOR_CLIENTS,
+            (Credentials::Member(_), Role::Joiner) | (Credentials::Joiner(_) | Credentials::Client(_), _) => {
+                &[]
+            }
+        }
+    }
+
+    fn hello(&self, to: NodeId) -> Hello {
+        let pass = |token: &Token| Pass::new(token, self.me, to, rand::random());
+        let kind = match &self.credentials {
+            Credentials::Member(mesh) => HelloKind::Member { certificate: mesh.certificate().clone() },
+            Credentials::Joiner(token) => HelloKind::Joiner(pass(token)),
+            Credentials::Client(token) => HelloKind::Client(pass(token)),
+        };
+        Hello { versions: VERSIONS, incarnation: self.incarnation, kind }
+    }
+
+    /// The dialer's part: hello, the answer, ready.
+    pub async fn dial(
+        self: Arc<Self>,
+        remote: NodeId,
+        mut stream: Stream,
+        open: Arc<OnceLock<Role>>,
+    ) -> Result<Passed, HelloError> {
+        frames::write(&mut stream, &self.hello(remote)).await?;
+        let answer: Answer = reader(&mut stream).value().await?;
+        let welcome = match answer {
+            Answer::Refused { why } => return Err(HelloError::Refused(why)),
+            Answer::Welcome(welcome) => welcome,
+        };
+        VERSIONS.agree(dunlin_protocol::wire::handshake::Versions {
+            min: welcome.version,
+            max: welcome.version,
+        })?;
+        welcome.certificate.check(self.mesh(), remote)?;
+        let admission = match (&self.credentials, welcome.admission) {
+            (Credentials::Joiner(token), Some(admission)) => {
+                let key = admission.check(token.mesh, self.me)?;
+                Some(MeshIdentity::new(key, admission.certificate, token.addresses.clone()))
+            }
+            (Credentials::Joiner(_), None) => return Err(Refusal::WrongCertificate.into()),
+            (Credentials::Member(_) | Credentials::Client(_), _) => None,
+        };
+        if admission.is_none() {
+            let _ = open.set(Role::Member);
+            frames::write(&mut stream, &Ready).await?;
+        }
+        Ok(Passed { role: Role::Member, incarnation: welcome.incarnation, admission })
+    }
+
+    /// The listener's part: hello, judged and answered, ready.
+    pub async fn listen(
+        self: Arc<Self>,
+        remote: NodeId,
+        mut stream: Stream,
+        open: Arc<OnceLock<Role>>,
+    ) -> Result<Passed, HelloError> {
+        let hello: Hello = reader(&mut stream).value().await?;
+        let Credentials::Member(mesh) = &self.credentials else {
+            return Err(HelloError::NoMember);
+        };
+        let (version, role) = match mesh.key().judge(&hello, remote, self.me, now()) {
+            Ok(verdict) => verdict,
+            Err(refusal) => {
+                frames::write(&mut stream, &Answer::Refused { why: refusal.to_string() }).await?;
+                linger(&mut stream).await;
+                return Err(refusal.into());
+            }
+        };
+        let admission = (role == Role::Joiner).then(|| Admission {
+            certificate: mesh.key().certify(remote, now()),
+            mesh_secret: mesh.key().secret(),
+        });
+        let welcome = Welcome {
+            version,
+            incarnation: self.incarnation,
+            certificate: mesh.certificate().clone(),
+            admission,
+        };
+        if role == Role::Joiner {
+            frames::write(&mut stream, &Answer::Welcome(welcome)).await?;
+            linger(&mut stream).await;
+            return Err(HelloError::Admitted);
+        }
+        // Before the answer leaves: the dialer may open substreams as soon as it has read it.
+        let _ = open.set(role);
+        frames::write(&mut stream, &Answer::Welcome(welcome)).await?;
+        let _: Ready = reader(&mut stream).value().await?;
+        Ok(Passed { role, incarnation: hello.incarnation, admission: None })
+    }
+}
+
+fn reader(stream: &mut Stream) -> FrameReader<&mut Stream> {
+    FrameReader::new(stream, HELLO_BYTES_MAX, HELLO_DEADLINE)
+}
+
+/// Closing the connection at once could overtake the answer: the dialer closes when it has read it.
+async fn linger(stream: &mut Stream) {
+    let _ = tokio::time::timeout(REFUSED_LINGER, stream.read(&mut [0; 1])).await;
+}
