@@ -52,15 +52,19 @@ pub(super) fn runner(
     ChainRunner::new(chain, head)
 }
 
-/// Runs a chain without steps.
+/// Runs a head alone; a chain with fused steps is refused rather than run without them.
 pub(super) struct ChainRunner {
-    head: Option<Box<dyn Operator>>,
+    head: Box<dyn Operator>,
     chain: Chain,
 }
 
 impl ChainRunner {
     fn new(chain: &Chain, head: Option<Box<dyn Operator>>) -> Result<ChainRunner, String> {
-        Ok(ChainRunner { head, chain: chain.clone() })
+        match (head, chain.steps.first()) {
+            (Some(head), None) => Ok(ChainRunner { head, chain: chain.clone() }),
+            (_, Some(step)) => Err(format!("the fused stage '{}' cannot be run in this version", step.stage)),
+            (None, None) => Err("a chain without a function has nothing to run".to_owned()),
+        }
     }
 
     pub(super) fn run(
@@ -69,8 +73,7 @@ impl ChainRunner {
         now: Time,
         state: &mut dyn State,
     ) -> Result<Outcome, CallError> {
-        let Some(head) = &mut self.head else { return Ok(Outcome::default()) };
-        let handled = head.handle(batch, now, state)?;
+        let handled = self.head.handle(batch, now, state)?;
         let mut emitted = Vec::new();
         for from_head in handled.emitted {
             let feed = from_head.side.map_or(Feed::Head, Feed::Side);
@@ -89,8 +92,6 @@ impl ChainRunner {
     }
 
     pub(super) fn forget(&mut self) {
-        if let Some(head) = &mut self.head {
-            head.forget();
-        }
+        self.head.forget();
     }
 }

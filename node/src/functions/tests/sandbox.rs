@@ -86,7 +86,12 @@ fn count_counts_by_key() {
 
 #[test]
 fn a_panic_says_where_and_what() {
-    stopped("panic", SMALL, Again::Maybe, &["this guest panics on purpose", "trouble::Trouble", "unreachable"]);
+    stopped(
+        "panic",
+        SMALL,
+        Again::Maybe,
+        &["this guest panics on purpose", "trouble::Trouble", "unreachable"],
+    );
 }
 
 #[test]
