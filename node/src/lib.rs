@@ -6,5 +6,5 @@ pub mod connectors;
 pub mod data_folder;
 pub mod functions;
 pub mod inbox;
-pub mod telemetry;
 pub mod storage;
+pub mod telemetry;

@@ -357,9 +357,10 @@ fn full_disk_fails_the_persist_and_work_resumes() {
         eprintln!("not run: a size-limited tmpfs needs root");
         return;
     }
-    let path = folder.path().to_owned();
-    let ballast = path.join("ballast");
+    let ballast = folder.path().join("ballast");
+    let mount = Mount(folder.path().to_owned());
     let mut node = Node::in_folder(folder);
+    let _mount = mount;
     node.persist(1, 10, Durability::Disk);
     let (log, good) = (node.log, node.head);
     let lost = node.next(2_000_000);
@@ -369,16 +370,22 @@ fn full_disk_fails_the_persist_and_work_resumes() {
     (node.head, node.records) = (good, node.records[..1].to_vec());
     node.persist(1, 100_000, Durability::Disk);
     // What 'memory' acknowledged before the disk was full comes to the disk once there is space.
-    let free = fs::write(&ballast, vec![0; 2_000_000]);
-    assert!(free.is_err());
+    node.reader().wait_until_written();
+    assert!(fs::write(&ballast, vec![0; 2_000_000]).is_err());
     node.persist(1, 50_000, Durability::Memory);
     fs::remove_file(&ballast).unwrap();
     node.persist(1, 10, Durability::Disk);
     let (found, records) = node.reopen(|_| {});
     assert_eq!((found.damage, records == node.records), (None, true));
-    drop(node.storage.take());
-    let unmounted = std::process::Command::new("umount").arg(&path).status().unwrap();
-    assert!(unmounted.success());
+}
+
+/// Unmounts whatever the test came to, before the folder below it is removed.
+struct Mount(PathBuf);
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg("-l").arg(&self.0).status();
+    }
 }
 
 fn values(store: &StateStore, log: LogId) -> BTreeMap<Bytes, Bytes> {
