@@ -12,7 +12,7 @@ use anyhow::{Context, anyhow, bail};
 use dunlin_protocol::mesh::catalog::NodeFacts;
 use dunlin_protocol::peer::{Peer, PeerConfig};
 use dunlin_protocol::time::Time;
-use dunlin_protocol::wire::handshake::Token;
+use dunlin_protocol::wire::token::Token;
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;

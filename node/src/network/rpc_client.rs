@@ -8,7 +8,8 @@ use bytes::Bytes;
 use dunlin_protocol::id::{Digest, NodeId};
 use dunlin_protocol::limits::{FRAME_BYTES_MAX, MODULE_BYTES_MAX};
 use dunlin_protocol::rpc::frames::{PIECE_BYTES, RpcCall, RpcIn, RpcOut};
-use dunlin_protocol::rpc::{Request, Response};
+use dunlin_protocol::rpc::lines::{Lines, LinesTaken};
+use dunlin_protocol::rpc::{Fault, Request, Response};
 use dunlin_protocol::wire::token::{Token, TokenError};
 use futures::StreamExt as _;
 use futures::io::{AsyncReadExt as _, ReadHalf, WriteHalf};
@@ -126,6 +127,21 @@ impl RpcClient {
         module_answer(stream).await.map(|(_, held)| held)
     }
 
+    /// Gives the node lines for a source; it says which it took.
+    pub async fn publish(&self, lines: Lines) -> Result<Result<LinesTaken, Fault>, RpcError> {
+        let mut stream = self.open().await?;
+        let call = RpcIn::Call { id: CALL, call: RpcCall::Lines(lines) };
+        frames::write(&mut stream, &call).await.map_err(lost)?;
+        let mut frames = FrameReader::new(stream, FRAME_BYTES_MAX, SILENCE_MAX);
+        match frames.value::<RpcOut>().await.map_err(lost)? {
+            RpcOut::Lines { outcome, .. } => Ok(outcome),
+            RpcOut::Answer { response: Response::Failed(fault), .. } => Ok(Err(fault)),
+            RpcOut::Answer { .. } | RpcOut::Module { .. } => {
+                Err(RpcError::Lost("the node answered something else".into()))
+            }
+        }
+    }
+
     async fn start(&self, call: RpcCall) -> Result<(ReadHalf<Stream>, WriteHalf<Stream>), RpcError> {
         let mut stream = self.open().await?;
         frames::write(&mut stream, &RpcIn::Call { id: CALL, call }).await.map_err(lost)?;
@@ -154,7 +170,9 @@ async fn module_answer(stream: Stream) -> Result<(Digest, bool), RpcError> {
     match frames.value::<RpcOut>().await.map_err(lost)? {
         RpcOut::Module { digest, held, .. } => Ok((digest, held)),
         RpcOut::Answer { response: Response::Failed(fault), .. } => Err(RpcError::Module(fault.detail)),
-        RpcOut::Answer { .. } => Err(RpcError::Lost("the node answered something else".into())),
+        RpcOut::Answer { .. } | RpcOut::Lines { .. } => {
+            Err(RpcError::Lost("the node answered something else".into()))
+        }
     }
 }
 
@@ -198,7 +216,7 @@ async fn carry(
         loop {
             let answer = match frames.value::<RpcOut>().await {
                 Ok(RpcOut::Answer { response, last, .. }) => Ok((response, last)),
-                Ok(RpcOut::Module { .. }) => Err(RpcError::Lost("the node answered something else".into())),
+                Ok(RpcOut::Module { .. } | RpcOut::Lines { .. }) => Err(RpcError::Lost("the node answered something else".into())),
                 Err(error) => Err(lost(error)),
             };
             let over = !matches!(answer, Ok((_, false)));

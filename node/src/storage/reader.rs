@@ -90,7 +90,7 @@ impl LogReader {
     }
 
     /// What `memory` acknowledged may still be on its way to the file.
-    fn wait_until_written(&self) {
+    pub(super) fn wait_until_written(&self) {
         let (reply, written) = sync_channel(1);
         if self.commands.send(Command::Written { reply }).is_ok() {
             let _ = written.recv();

@@ -1,7 +1,6 @@
 //! Recovery: every log's files are read through the scan, torn tails are cut, damage is left as it
 //! is, and what remains is told to the core, a chunk at a time.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -234,16 +233,12 @@ fn standing(
             }
         }
     }
-    let (note, is_synced): (Note, Box<dyn Fn(&SegmentView) -> bool>) = match noted {
-        Noted::Known(note) => {
-            let synced = move |segment: &SegmentView| {
-                segment.first < note.segment || (segment.first == note.segment && segment.end <= note.end)
-            };
-            (note, Box::new(synced))
-        }
-        Noted::Unreadable => (Note::new(log), Box::new(|_| false)),
+    let note = match noted {
+        Noted::Known(note) => note,
+        Noted::Unreadable => Note::new(log),
     };
-    let unsynced: BTreeSet<Seq> =
-        segments.iter().filter(|segment| !is_synced(segment)).map(|segment| segment.first).collect();
+    let is_synced = |segment: &SegmentView| (segment.first, segment.end) <= (note.segment, note.end);
+    let unsynced = segments.iter().filter(|segment| !is_synced(segment)).map(|segment| segment.first);
+    let unsynced = unsynced.collect();
     Ok(Standing { head: scanned.head, tail, note, unsynced })
 }

@@ -202,6 +202,6 @@ pub(super) fn newest(log: LogId, folder: &Path) -> Result<Option<Position>, Stor
 
 /// All but this one: older ones are of no use, and a later one was found damaged.
 fn remove_others(folder: &Path, at: Position) -> Result<(), StorageError> {
-    let others = files::list(folder, files::SNAPSHOT)?.into_iter().filter(|seq| *seq != at.seq);
-    others.map(|seq| files::remove(&files::numbered(folder, seq, files::SNAPSHOT))).collect()
+    let mut others = files::list(folder, files::SNAPSHOT)?.into_iter().filter(|seq| *seq != at.seq);
+    others.try_for_each(|seq| files::remove(&files::numbered(folder, seq, files::SNAPSHOT)))
 }

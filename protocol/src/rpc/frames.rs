@@ -7,7 +7,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::id::Digest;
-use crate::rpc::{Request, Response};
+use crate::rpc::lines::{Lines, LinesTaken};
+use crate::rpc::{Fault, Request, Response};
 
 /// Bytes of a module in one frame.
 pub const PIECE_BYTES: usize = 1 << 20;
@@ -40,6 +41,8 @@ pub enum RpcCall {
     /// On the wire the last piece of the module; at the door the whole module.
     PutModule(Bytes),
     HasModule(Digest),
+    /// Lines for a source, parsed by the node.
+    Lines(Lines),
 }
 
 /// From the node that was called.
@@ -55,5 +58,10 @@ pub enum RpcOut {
         id: u64,
         digest: Digest,
         held: bool,
+    },
+    /// Answers `Lines`.
+    Lines {
+        id: u64,
+        outcome: Result<LinesTaken, Fault>,
     },
 }
