@@ -3,11 +3,10 @@
 use std::fmt;
 use std::sync::Arc;
 
-use dunlin_operators::operator::{Operator, State};
-use dunlin_protocol::effect::{ActorSpec, CallError, Invoked, Outcome};
-use dunlin_protocol::log::record::Emitted;
-use dunlin_protocol::pipeline::plan::{Chain, Feed, Head};
-use dunlin_protocol::time::Time;
+use dunlin_operators::chain::ChainRunner;
+use dunlin_operators::operator::Operator;
+use dunlin_protocol::effect::ActorSpec;
+use dunlin_protocol::pipeline::plan::Head;
 
 use super::engine::Engine;
 use super::ports::ModuleStore;
@@ -50,48 +49,4 @@ pub(super) fn runner(
         Head::Learn { .. } | Head::Sink { .. } => (heads.0)(spec)?,
     };
     ChainRunner::new(chain, head)
-}
-
-/// Runs a head alone; a chain with fused steps is refused rather than run without them.
-pub(super) struct ChainRunner {
-    head: Box<dyn Operator>,
-    chain: Chain,
-}
-
-impl ChainRunner {
-    fn new(chain: &Chain, head: Option<Box<dyn Operator>>) -> Result<ChainRunner, String> {
-        match (head, chain.steps.first()) {
-            (Some(head), None) => Ok(ChainRunner { head, chain: chain.clone() }),
-            (_, Some(step)) => Err(format!("the fused stage '{}' cannot be run in this version", step.stage)),
-            (None, None) => Err("a chain without a function has nothing to run".to_owned()),
-        }
-    }
-
-    pub(super) fn run(
-        &mut self,
-        batch: &[Invoked],
-        now: Time,
-        state: &mut dyn State,
-    ) -> Result<Outcome, CallError> {
-        let handled = self.head.handle(batch, now, state)?;
-        let mut emitted = Vec::new();
-        for from_head in handled.emitted {
-            let feed = from_head.side.map_or(Feed::Head, Feed::Side);
-            for (output, _) in self.chain.outputs.iter().enumerate().filter(|(_, output)| output.from == feed)
-            {
-                emitted.push(Emitted { output: output as u16, event: from_head.event.clone() });
-            }
-        }
-        Ok(Outcome {
-            emitted,
-            changes: Vec::new(),
-            timers: handled.timers,
-            observed: handled.observed,
-            failed: handled.failed,
-        })
-    }
-
-    pub(super) fn forget(&mut self) {
-        self.head.forget();
-    }
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
+use dunlin_operators::chain::ChainRunner;
 use dunlin_protocol::effect::{ActorSpec, Again, CallError, CallId, Input, Invoked, LookId, Outcome};
 use dunlin_protocol::id::{LogId, Position};
 use dunlin_protocol::limits::COMMIT_BYTES_MAX;
@@ -18,7 +19,7 @@ use tokio::sync::{Semaphore, oneshot};
 
 use super::engine::Engine;
 use super::ports::Ports;
-use super::runner::{self, ChainRunner, HeadFactory};
+use super::runner::{self, HeadFactory};
 use super::staging::{CallState, Staged, listed};
 use crate::inbox::Inbox;
 
