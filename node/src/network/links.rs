@@ -283,6 +283,7 @@ fn weight(message: &Message) -> usize {
         Message::WantModules { digests, .. } => digests.len() * 32,
         Message::Modules { missing, .. } => missing.len() * 128,
         Message::Subscribe { .. }
+        | Message::Subscribed { .. }
         | Message::Credit { .. }
         | Message::Unsubscribe { .. }
         | Message::FallBack { .. }
