@@ -1,5 +1,5 @@
-//! Whether every expression of a manifest compiles: the part of a pipeline file's check that needs
-//! this crate.
+//! Whether every expression of a manifest compiles and every `learn` table can be served: the part
+//! of a pipeline file's check that needs this crate.
 
 use dunlin_protocol::id::Name;
 use dunlin_protocol::pipeline::error::ManifestError;
@@ -7,13 +7,14 @@ use dunlin_protocol::pipeline::manifest::{Manifest, Operator};
 use thiserror::Error;
 
 use crate::expression::Expression;
+use crate::learn::Learn;
 
-/// A stage whose expression is wrong. Nothing was deployed.
+/// A stage whose expression or `learn` table is wrong. Nothing was deployed.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{reason}; {hint}")]
 pub struct ManifestProblem {
     pub stage: Name,
-    /// The way to the expression: `stage`, its name, `filter` or `map` and the field.
+    /// The way to it: `stage`, its name, `filter`, `learn`, or `map` and the field.
     pub path: Vec<String>,
     pub reason: String,
     pub hint: String,
@@ -27,7 +28,7 @@ impl ManifestProblem {
     }
 }
 
-/// Compiles every expression; the first that is wrong, in the order of the stages' names.
+/// Compiles every expression and sets up every model; the first that is wrong, in the order of the stages' names.
 pub fn check(manifest: &Manifest) -> Result<(), ManifestProblem> {
     for (name, stage) in &manifest.stages {
         match &stage.operator {
@@ -35,7 +36,16 @@ pub fn check(manifest: &Manifest) -> Result<(), ManifestProblem> {
             Operator::Map(fields) => {
                 fields.iter().try_for_each(|(field, text)| compile(name, "map", Some(field), text))?;
             }
-            Operator::Wasm(_) | Operator::Learn(_) => {}
+            Operator::Learn(spec) => {
+                let problem = |why: String| {
+                    let (reason, hint) = why.split_once(": ").unwrap_or((&why, "correct the learn table"));
+                    let path = ["stage", name.as_str(), "learn"].map(str::to_owned).to_vec();
+                    let reason = format!("learn of stage '{name}': {reason}");
+                    ManifestProblem { stage: name.clone(), path, reason, hint: hint.to_owned() }
+                };
+                Learn::new(spec).map(drop).map_err(problem)?;
+            }
+            Operator::Wasm(_) => {}
         }
     }
     Ok(())
@@ -71,5 +81,28 @@ mod tests {
         );
         let right = TEXT.replace("evnt", "event");
         assert_eq!(check(&Manifest::from_toml(&right, "p.toml").unwrap()), Ok(()));
+    }
+    #[test]
+    fn an_unknown_model_is_found_too() {
+        let text =
+            "name = 'p'\n[source.s]\n[stage.l]\nfrom = ['s']\nlearn = { label = 'v', models = ['rsl'] }\n";
+        let problem = check(&Manifest::from_toml(text, "p.toml").unwrap()).unwrap_err();
+        let error = problem.in_file(text, "p.toml").to_string();
+        assert!(
+            error.starts_with("p.toml:5:1: learn of stage 'l': there is no model 'rsl'; choose from"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn the_examples_are_right() {
+        for text in [
+            include_str!("../../../examples/pipelines/fare-watch.toml"),
+            include_str!("../../../examples/pipelines/host-watch.toml"),
+        ] {
+            let manifest = Manifest::from_toml(text, "example.toml").unwrap();
+            assert_eq!(check(&manifest), Ok(()));
+            assert_eq!(Manifest::from_json(&manifest.to_json()), Ok(manifest));
+        }
     }
 }
