@@ -9,12 +9,12 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use dunlin_protocol::id::NodeId;
 use dunlin_protocol::wire::handshake::Role;
-use futures::future::{BoxFuture, FutureExt as _};
+use futures::future::{self, BoxFuture, FutureExt as _};
 use libp2p::swarm::handler::{
     ConnectionEvent, DialUpgradeError, FullyNegotiatedInbound, FullyNegotiatedOutbound, ListenUpgradeError,
 };
@@ -24,7 +24,7 @@ use tokio::sync::oneshot;
 use tokio::time::Sleep;
 
 use super::admit::{Admit, Admitted, Request};
-use super::hello::{Greeter, HelloError, Passed};
+use super::hello::{Greeter, HelloError, Passed, TurnedAway};
 use super::protocols::HELLO;
 
 /// A connection on which hello has not passed by then is dropped and counted.
@@ -62,7 +62,12 @@ pub(super) enum FromDoor<T> {
     Inner(T),
     Passed(Passed),
     Failed(HelloError),
-    Opened { protocol: StreamProtocol, stream: Stream },
+    /// The connection may be closed.
+    Over,
+    Opened {
+        protocol: StreamProtocol,
+        stream: Stream,
+    },
 }
 
 /// Why an outbound substream was asked for.
@@ -91,11 +96,13 @@ enum Stage {
     /// The dialer has not yet asked for the substream.
     Fresh,
     Waiting,
-    Greeting(BoxFuture<'static, Result<Passed, HelloError>>),
-    Ended(HelloError),
+    Greeting(BoxFuture<'static, Result<Passed, TurnedAway>>),
+    Failed(HelloError),
     Passed,
-    /// The behaviour was told and will close the connection.
-    Closed,
+    /// The behaviour knows that hello failed; the answer is on its way.
+    Lingering(BoxFuture<'static, ()>),
+    /// The behaviour was told to close the connection.
+    Over,
 }
 
 impl<H> fmt::Debug for Door<H> {
@@ -135,26 +142,44 @@ impl<H: ConnectionHandler> Door<H> {
         }
     }
 
-    /// The hello exchange's progress; `Some` once it is over, one way or the other.
-    fn poll_hello(&mut self, cx: &mut Context<'_>) -> Poll<Result<Passed, HelloError>> {
-        if let Stage::Ended(_) = self.stage
-            && let Stage::Ended(error) = std::mem::replace(&mut self.stage, Stage::Closed)
-        {
-            return Poll::Ready(Err(error));
-        }
-        if let Stage::Greeting(hello) = &mut self.stage
-            && let Poll::Ready(outcome) = hello.poll_unpin(cx)
-        {
-            self.deadline = None;
-            self.stage = if outcome.is_ok() { Stage::Passed } else { Stage::Closed };
-            return Poll::Ready(outcome);
-        }
-        let deadline = self.deadline.get_or_insert_with(|| Box::pin(tokio::time::sleep(HELLO_DEADLINE)));
-        if deadline.as_mut().poll(cx).is_ready() {
-            self.stage = Stage::Closed;
-            return Poll::Ready(Err(HelloError::TooLate));
-        }
-        Poll::Pending
+    /// The hello exchange's progress, and the connection's end when it did not pass.
+    fn poll_hello<T>(&mut self, cx: &mut Context<'_>) -> Poll<FromDoor<T>> {
+        let outcome = match &mut self.stage {
+            Stage::Greeting(hello) => hello.poll_unpin(cx),
+            Stage::Lingering(linger) => {
+                ready!(linger.poll_unpin(cx));
+                self.stage = Stage::Over;
+                return Poll::Ready(FromDoor::Over);
+            }
+            Stage::Failed(_) => match std::mem::replace(&mut self.stage, Stage::Over) {
+                Stage::Failed(error) => Poll::Ready(Err(TurnedAway { error, linger: None })),
+                stage => {
+                    self.stage = stage;
+                    Poll::Pending
+                }
+            },
+            Stage::Fresh | Stage::Waiting | Stage::Passed | Stage::Over => Poll::Pending,
+        };
+        let outcome = match outcome {
+            Poll::Ready(outcome) => outcome,
+            Poll::Pending => {
+                let deadline =
+                    self.deadline.get_or_insert_with(|| Box::pin(tokio::time::sleep(HELLO_DEADLINE)));
+                ready!(deadline.as_mut().poll(cx));
+                Err(TurnedAway { error: HelloError::TooLate, linger: None })
+            }
+        };
+        self.deadline = None;
+        Poll::Ready(match outcome {
+            Ok(passed) => {
+                self.stage = Stage::Passed;
+                FromDoor::Passed(passed)
+            }
+            Err(TurnedAway { error, linger }) => {
+                self.stage = Stage::Lingering(linger.unwrap_or_else(|| future::ready(()).boxed()));
+                FromDoor::Failed(error)
+            }
+        })
     }
 }
 
@@ -186,9 +211,11 @@ impl<H: ConnectionHandler> ConnectionHandler for Door<H> {
         // Before hello its deadline decides; after it, substreams hold a connection, and one that
         // carries none closes after the idle timeout.
         match self.stage {
-            Stage::Fresh | Stage::Waiting | Stage::Greeting(_) | Stage::Ended(_) => true,
+            Stage::Fresh | Stage::Waiting | Stage::Greeting(_) | Stage::Failed(_) | Stage::Lingering(_) => {
+                true
+            }
             Stage::Passed => self.inner.connection_keep_alive(),
-            Stage::Closed => false,
+            Stage::Over => false,
         }
     }
 
@@ -198,19 +225,14 @@ impl<H: ConnectionHandler> ConnectionHandler for Door<H> {
     ) -> Poll<ConnectionHandlerEvent<Self::OutboundProtocol, Self::OutboundOpenInfo, Self::ToBehaviour>> {
         match self.stage {
             Stage::Passed => {}
-            Stage::Closed => return Poll::Pending,
+            Stage::Over => return Poll::Pending,
             Stage::Fresh => {
                 self.stage = Stage::Waiting;
                 let protocol = SubstreamProtocol::new(Request::Own(HELLO), Purpose::Hello);
                 return Poll::Ready(ConnectionHandlerEvent::OutboundSubstreamRequest { protocol });
             }
-            Stage::Waiting | Stage::Greeting(_) | Stage::Ended(_) => {
-                return self.poll_hello(cx).map(|outcome| {
-                    ConnectionHandlerEvent::NotifyBehaviour(match outcome {
-                        Ok(passed) => FromDoor::Passed(passed),
-                        Err(error) => FromDoor::Failed(error),
-                    })
-                });
+            Stage::Waiting | Stage::Greeting(_) | Stage::Failed(_) | Stage::Lingering(_) => {
+                return self.poll_hello(cx).map(ConnectionHandlerEvent::NotifyBehaviour);
             }
         }
         if let Some((protocol, stream)) = self.to_behaviour.pop_front() {
@@ -286,7 +308,7 @@ impl<H: ConnectionHandler> ConnectionHandler for Door<H> {
             ConnectionEvent::DialUpgradeError(DialUpgradeError { info, error }) => match info {
                 Purpose::Hello => {
                     let error = open_error(&error);
-                    self.stage = Stage::Ended(HelloError::Unanswered(error.to_string()));
+                    self.stage = Stage::Failed(HelloError::Unanswered(error.to_string()));
                 }
                 Purpose::Own(reply) => {
                     let _ = reply.send(Err(open_error(&error)));

@@ -152,10 +152,10 @@ impl<B: NetworkBehaviour> NetworkBehaviour for Gate<B> {
                 self.strangers.remove(&connection);
                 let failed = GateEvent::Failed { node, connection, error };
                 self.pending.push_back(ToSwarm::GenerateEvent(failed));
-                self.pending.push_back(ToSwarm::CloseConnection {
-                    peer_id: peer,
-                    connection: CloseConnection::One(connection),
-                });
+            }
+            FromDoor::Over => {
+                let connection = CloseConnection::One(connection);
+                self.pending.push_back(ToSwarm::CloseConnection { peer_id: peer, connection });
             }
             FromDoor::Opened { protocol, stream } => {
                 let opened = GateEvent::Opened { node, connection, protocol, stream };

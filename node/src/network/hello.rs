@@ -9,6 +9,7 @@ use dunlin_protocol::wire::handshake::{
     Welcome,
 };
 use dunlin_protocol::wire::token::Token;
+use futures::future::BoxFuture;
 use futures::io::AsyncReadExt as _;
 use libp2p::{Stream, StreamProtocol};
 use thiserror::Error;
@@ -18,8 +19,8 @@ use super::frames::{self, FrameReader, StreamError};
 use super::identity::{MeshIdentity, now};
 use super::protocols::{FOR_CLIENTS, FOR_MEMBERS};
 
-/// How long a refused dialer may take to read why.
-const REFUSED_LINGER: Duration = Duration::from_secs(1);
+/// How long a dialer that is not let in may take to read the answer.
+const LINGER: Duration = Duration::from_secs(1);
 
 /// What this side shows of itself.
 #[derive(Debug, Clone)]
@@ -70,6 +71,13 @@ pub(super) enum HelloError {
     Admitted,
 }
 
+/// How a hello exchange ended that did not pass.
+pub(super) struct TurnedAway {
+    pub error: HelloError,
+    /// Closing the connection at once could overtake the answer: first wait for this.
+    pub linger: Option<BoxFuture<'static, ()>>,
+}
+
 impl Greeter {
     fn mesh(&self) -> MeshId {
         match &self.credentials {
@@ -105,9 +113,19 @@ impl Greeter {
         remote: NodeId,
         mut stream: Stream,
         open: Arc<OnceLock<Role>>,
+    ) -> Result<Passed, TurnedAway> {
+        let outcome = self.try_dial(remote, &mut stream, &open).await;
+        outcome.map_err(|error| TurnedAway { error, linger: None })
+    }
+
+    async fn try_dial(
+        &self,
+        remote: NodeId,
+        stream: &mut Stream,
+        open: &OnceLock<Role>,
     ) -> Result<Passed, HelloError> {
-        frames::write(&mut stream, &self.hello(remote)).await?;
-        let answer: Answer = reader(&mut stream).value().await?;
+        frames::write(stream, &self.hello(remote)).await?;
+        let answer: Answer = reader(stream).value().await?;
         let welcome = match answer {
             Answer::Refused { why } => return Err(HelloError::Refused(why)),
             Answer::Welcome(welcome) => welcome,
@@ -127,7 +145,7 @@ impl Greeter {
         };
         if admission.is_none() {
             let _ = open.set(Role::Member);
-            frames::write(&mut stream, &Ready).await?;
+            frames::write(stream, &Ready).await?;
         }
         Ok(Passed { role: Role::Member, incarnation: welcome.incarnation, admission })
     }
@@ -138,16 +156,28 @@ impl Greeter {
         remote: NodeId,
         mut stream: Stream,
         open: Arc<OnceLock<Role>>,
+    ) -> Result<Passed, TurnedAway> {
+        self.try_listen(remote, &mut stream, &open).await.map_err(|error| {
+            let answered = matches!(error, HelloError::Refusal(_) | HelloError::Admitted);
+            let linger: BoxFuture<'static, ()> = Box::pin(linger(stream));
+            TurnedAway { error, linger: answered.then_some(linger) }
+        })
+    }
+
+    async fn try_listen(
+        &self,
+        remote: NodeId,
+        stream: &mut Stream,
+        open: &OnceLock<Role>,
     ) -> Result<Passed, HelloError> {
-        let hello: Hello = reader(&mut stream).value().await?;
+        let hello: Hello = reader(stream).value().await?;
         let Credentials::Member(mesh) = &self.credentials else {
             return Err(HelloError::NoMember);
         };
         let (version, role) = match mesh.key().judge(&hello, remote, self.me, now()) {
             Ok(verdict) => verdict,
             Err(refusal) => {
-                frames::write(&mut stream, &Answer::Refused { why: refusal.to_string() }).await?;
-                linger(&mut stream).await;
+                frames::write(stream, &Answer::Refused { why: refusal.to_string() }).await?;
                 return Err(refusal.into());
             }
         };
@@ -162,14 +192,13 @@ impl Greeter {
             admission,
         };
         if role == Role::Joiner {
-            frames::write(&mut stream, &Answer::Welcome(welcome)).await?;
-            linger(&mut stream).await;
+            frames::write(stream, &Answer::Welcome(welcome)).await?;
             return Err(HelloError::Admitted);
         }
         // Before the answer leaves: the dialer may open substreams as soon as it has read it.
         let _ = open.set(role);
-        frames::write(&mut stream, &Answer::Welcome(welcome)).await?;
-        let _: Ready = reader(&mut stream).value().await?;
+        frames::write(stream, &Answer::Welcome(welcome)).await?;
+        let _: Ready = reader(stream).value().await?;
         Ok(Passed { role, incarnation: hello.incarnation, admission: None })
     }
 }
@@ -178,7 +207,7 @@ fn reader(stream: &mut Stream) -> FrameReader<&mut Stream> {
     FrameReader::new(stream, HELLO_BYTES_MAX, HELLO_DEADLINE)
 }
 
-/// Closing the connection at once could overtake the answer: the dialer closes when it has read it.
-async fn linger(stream: &mut Stream) {
-    let _ = tokio::time::timeout(REFUSED_LINGER, stream.read(&mut [0; 1])).await;
+/// The dialer closes when it has read the answer.
+async fn linger(mut stream: Stream) {
+    let _ = tokio::time::timeout(LINGER, stream.read(&mut [0; 1])).await;
 }

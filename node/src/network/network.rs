@@ -195,7 +195,8 @@ impl Network {
         &self.counters
     }
 
-    /// Ends every link and connection. The core hears no more of the network after this.
+    /// Ends every link and connection; nothing listens any more. (A QUIC socket may hold its port for
+    /// some seconds, for its farewells, unless the process ends.)
     pub async fn stop(&self) {
         // The hub may be gone already, or too busy to read orders: then the deadline decides.
         let _ = self.orders.send_timeout(Order::Stop, STOP_DEADLINE).await;
