@@ -84,7 +84,7 @@ pub(super) async fn publish(
         Some(text) => Some(text.parse::<LogId>().map_err(|error| Problem::invalid(error.to_string()))?),
     };
     let (pipeline, source) = (name(&pipeline)?, name(&source)?);
-    let lines = http::body("a request of events", &headers, body, PUBLISH_BYTES_MAX).await?;
+    let lines = http::body("a request of events", body, PUBLISH_BYTES_MAX).await?;
     let taken = api.door.publish(Lines { pipeline, source, producer, log, lines }, wall_clock()).await?;
     Ok(Json(LinesTakenJson::from(&taken)))
 }
