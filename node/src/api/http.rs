@@ -5,17 +5,22 @@ use std::io;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::body::{Body, Bytes};
+use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
+use bytes::{Bytes, BytesMut};
+use futures::StreamExt;
 use tokio::net::TcpListener;
 
 use super::door::Door;
 use super::problem::Problem;
 use super::{observe, pipelines, streams};
+
+/// Bytes beyond a limit that are read and dropped before the answer. Beyond: the connection ends.
+const DISCARD_BYTES_MAX: usize = 64 << 20;
 
 /// What every handler shares.
 #[derive(Debug, Clone)]
@@ -94,21 +99,24 @@ async fn wrong_method(request: Request) -> Response {
 }
 
 /// The body in full, or 413 beyond `limit`.
-pub(super) async fn body(
-    what: &str,
-    headers: &HeaderMap,
-    body: Body,
-    limit: usize,
-) -> Result<Bytes, Problem> {
-    let announced = headers
-        .get(header::CONTENT_LENGTH)
-        .and_then(|value| value.to_str().ok())
-        .and_then(|value| value.parse::<u64>().ok());
-    if announced.is_some_and(|length| length > limit as u64) {
-        return Err(Problem::too_large(what, limit));
+///
+/// What is too much is still taken off the connection, within reason: a client that is sending
+/// reads no answer, and would see a broken connection in the place of a sentence.
+pub(super) async fn body(what: &str, body: Body, limit: usize) -> Result<Bytes, Problem> {
+    let mut parts = body.into_data_stream();
+    let mut taken = BytesMut::new();
+    let mut length = 0;
+    while let Some(part) = parts.next().await {
+        // A client that went away reads no answer.
+        let part = part.map_err(|_| Problem::invalid("the request broke off before its end: send it again"))?;
+        length += part.len();
+        if length <= limit {
+            taken.extend_from_slice(&part);
+        } else if length > limit + DISCARD_BYTES_MAX {
+            break;
+        }
     }
-    // The other reason to fail is a client that went away, and that one reads no answer.
-    axum::body::to_bytes(body, limit).await.map_err(|_| Problem::too_large(what, limit))
+    if length > limit { Err(Problem::too_large(what, limit)) } else { Ok(taken.freeze()) }
 }
 
 /// Plain text with its media type.

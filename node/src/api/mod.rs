@@ -19,3 +19,5 @@ mod observe;
 mod pipelines;
 pub mod problem;
 pub mod streams;
+#[cfg(test)]
+mod tests;

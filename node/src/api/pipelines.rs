@@ -56,7 +56,7 @@ pub async fn deploy(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<DeployedJson>, Problem> {
-    let bytes = http::body("a pipeline file", &headers, body, MANIFEST_BYTES_MAX).await?;
+    let bytes = http::body("a pipeline file", body, MANIFEST_BYTES_MAX).await?;
     let text = std::str::from_utf8(&bytes).map_err(|_| {
         Problem::invalid("the pipeline file is not UTF-8 text: save it as such and send it again")
     })?;
@@ -104,10 +104,9 @@ pub async fn dead_letters(
 
 pub async fn put_module(
     State(api): State<Api>,
-    headers: HeaderMap,
     body: Body,
 ) -> Result<Json<ModuleJson>, Problem> {
-    let bytes = http::body("a module", &headers, body, MODULE_BYTES_MAX).await?;
+    let bytes = http::body("a module", body, MODULE_BYTES_MAX).await?;
     Ok(Json(ModuleJson { digest: api.door.put_module(bytes).await? }))
 }
 

@@ -56,7 +56,7 @@ fn wall_clock() -> Time {
     Time(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
-pub async fn publish(
+pub(super) async fn publish(
     State(api): State<Api>,
     Path((pipeline, source)): Path<(String, String)>,
     headers: HeaderMap,
@@ -84,7 +84,7 @@ pub async fn publish(
         Some(text) => Some(text.parse::<LogId>().map_err(|error| Problem::invalid(error.to_string()))?),
     };
     let (pipeline, source) = (name(&pipeline)?, name(&source)?);
-    let lines = http::body("a request of events", &headers, body, PUBLISH_BYTES_MAX).await?;
+    let lines = http::body("a request of events", body, PUBLISH_BYTES_MAX).await?;
     let taken = api.door.publish(Lines { pipeline, source, producer, log, lines }, wall_clock()).await?;
     Ok(Json(LinesTakenJson::from(&taken)))
 }
@@ -114,7 +114,7 @@ pub fn tail_from(text: &str) -> Result<TailFrom, String> {
     }
 }
 
-pub async fn tail(
+pub(super) async fn tail(
     State(api): State<Api>,
     Path((pipeline, stream)): Path<(String, String)>,
     Query(query): Query<TailQuery>,
@@ -236,7 +236,7 @@ impl Framing {
     }
 }
 
-pub async fn state(
+pub(super) async fn state(
     State(api): State<Api>,
     Path((pipeline, stage)): Path<(String, String)>,
     Query(limit): Query<Limit>,
@@ -249,7 +249,7 @@ pub async fn state(
     }
 }
 
-pub async fn state_of_key(
+pub(super) async fn state_of_key(
     State(api): State<Api>,
     Path((pipeline, stage, key)): Path<(String, String, String)>,
 ) -> Result<Json<StateJson>, Problem> {

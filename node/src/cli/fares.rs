@@ -80,7 +80,7 @@ pub fn simulated(simulation: Simulation) -> Vec<String> {
     let carriers = [("LH", 62.0), ("AF", 54.0), ("BA", 71.0), ("KL", 48.0)];
     let mut flights: Vec<Flight> = (0..simulation.flights)
         .map(|number| {
-            let (carrier, base) = carriers[(number % 4) as usize];
+            let (carrier, base) = carriers.get((number % 4) as usize).copied().unwrap_or(("LH", 62.0));
             let base = base * (0.8 + 0.6 * random.unit());
             let days = simulation.days + 1 + random.below(simulation.days.max(1));
             let departure = start.0 + days * DAY_MS + (6 + random.below(16)) * HOUR_MS;

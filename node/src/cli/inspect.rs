@@ -189,9 +189,9 @@ pub fn dead_letters(
             "there is no dead letter {id}: 'dunlin dead-letters PIPELINE list' prints those there are"
         );
     }
-    let letters = letters.iter().map(DeadLetterJson::from);
+    let mut letters = letters.iter().map(DeadLetterJson::from);
     if out.json || wanted.is_some() {
-        return letters.map(|letter| out.object(&letter)).collect();
+        return letters.try_for_each(|letter| out.object(&letter));
     }
     let row = |letter: DeadLetterJson| {
         vec![letter.id, letter.stage, letter.attempts.to_string(), letter.event.key, letter.reason]
