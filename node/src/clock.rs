@@ -25,6 +25,9 @@ impl Clock {
     pub fn instant_of(&self, at: Time) -> Instant {
         let ahead = at.0.saturating_sub(self.at_start);
         // A timer a month ahead is set again then.
-        self.started + std::time::Duration::from_millis(ahead.min(self.started.elapsed().as_millis() as u64 + 2_592_000_000))
+        self.started
+            + std::time::Duration::from_millis(
+                ahead.min(self.started.elapsed().as_millis() as u64 + 2_592_000_000),
+            )
     }
 }

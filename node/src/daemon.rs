@@ -42,7 +42,10 @@ const STOP_DEADLINE: Duration = Duration::from_secs(2);
 pub fn run(arguments: RunArguments) -> anyhow::Result<()> {
     let settings = Settings::of(arguments)?;
     telemetry::start(settings.log.as_deref()).map_err(|why| anyhow!(why))?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("the runtime did not start")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("the runtime did not start")?;
     let outcome = runtime.block_on(serve(settings));
     // Blocking calls that outlive the node (a sink's request, a module's compilation) are left.
     runtime.shutdown_timeout(Duration::from_millis(200));
@@ -52,12 +55,16 @@ pub fn run(arguments: RunArguments) -> anyhow::Result<()> {
 /// A token of the mesh whose node has its data here.
 pub fn token(arguments: &TokenArguments, folder: &Path) -> anyhow::Result<String> {
     let identity = data_folder::read_identity(folder)?;
-    let mesh = data_folder::read_mesh(folder)?
-        .ok_or_else(|| anyhow!("{} holds no mesh yet; start its node with `dunlin run` first", folder.display()))?;
+    let mesh = data_folder::read_mesh(folder)?.ok_or_else(|| {
+        anyhow!("{} holds no mesh yet; start its node with `dunlin run` first", folder.display())
+    })?;
     let mesh = MeshIdentity::decode(&mesh, Identity::from_bytes(identity).node())?;
     let addresses = data_folder::read_addresses(folder)?;
     if addresses.is_empty() {
-        bail!("the node of {} never told where it listens; start it with `dunlin run` first", folder.display());
+        bail!(
+            "the node of {} never told where it listens; start it with `dunlin run` first",
+            folder.display()
+        );
     }
     Ok(mesh.token(addresses, arguments.expires).to_text())
 }
@@ -136,7 +143,8 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         mesh: mesh.mesh().to_string(),
     });
     let ground = Ground { node: identity.node(), data_folder: folder.clone() };
-    let connectors = Connectors::new(ConnectorDoor { doors: doors.clone(), runtime: Handle::current() }, ground);
+    let connectors =
+        Connectors::new(ConnectorDoor { doors: doors.clone(), runtime: Handle::current() }, ground);
     let rooms = Rooms {
         storage,
         state,

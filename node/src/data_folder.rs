@@ -102,7 +102,11 @@ pub fn identity(folder: &Path, fresh: impl FnOnce() -> [u8; 32]) -> Result<[u8; 
     match read_identity(folder) {
         Err(DataFolderError::NoNode(_)) => {
             let secret = fresh();
-            replace(&folder.join(IDENTITY_FILE), &format!("{}\n", dunlin_protocol::id::Digest(secret)), 0o600)?;
+            replace(
+                &folder.join(IDENTITY_FILE),
+                &format!("{}\n", dunlin_protocol::id::Digest(secret)),
+                0o600,
+            )?;
             Ok(secret)
         }
         known => known,
@@ -222,7 +226,8 @@ mod tests {
 
     #[test]
     fn a_wish_for_any_port_gets_the_earlier_one() {
-        let before = vec!["/ip4/127.0.0.1/tcp/4001".to_string(), "/ip4/127.0.0.1/udp/4002/quic-v1".to_string()];
+        let before =
+            vec!["/ip4/127.0.0.1/tcp/4001".to_string(), "/ip4/127.0.0.1/udp/4002/quic-v1".to_string()];
         assert_eq!(remembered("/ip4/127.0.0.1/tcp/0", &before), before[0]);
         assert_eq!(remembered("/ip4/127.0.0.1/udp/0/quic-v1", &before), before[1]);
         assert_eq!(remembered("/ip4/127.0.0.1/tcp/9", &before), "/ip4/127.0.0.1/tcp/9");

@@ -22,10 +22,10 @@ use crate::api::door::Sources;
 use crate::api::metrics::Metrics;
 use crate::clock::Clock;
 use crate::connectors::Connectors;
-use crate::wiring::ConnectorDoor;
 use crate::functions::Functions;
 use crate::network::Network;
 use crate::storage::{StateStore, Storage};
+use crate::wiring::ConnectorDoor;
 
 /// Inputs handled before timers are looked at again.
 const INPUTS_AT_ONCE: usize = 256;
@@ -61,11 +61,16 @@ impl Sources for Deployed {
             Some(found) if found.connector == Connector::Publish => Ok(found.clone()),
             Some(_) => Err(Fault {
                 kind: FaultKind::Invalid,
-                detail: format!("source '{source}' of '{pipeline}' is fed by its own connector and takes no published events"),
+                detail: format!(
+                    "source '{source}' of '{pipeline}' is fed by its own connector and takes no published events"
+                ),
             }),
             None => {
                 let names: Vec<&str> = manifest.sources.keys().map(Name::as_str).collect();
-                Err(unknown(format!("pipeline '{pipeline}' has no source '{source}'; it has {}", names.join(", "))))
+                Err(unknown(format!(
+                    "pipeline '{pipeline}' has no source '{source}'; it has {}",
+                    names.join(", ")
+                )))
             }
         }
     }
@@ -86,7 +91,13 @@ pub struct Driver {
 }
 
 impl Driver {
-    pub fn new(peer: Peer, clock: Clock, inbox: mpsc::Receiver<Input>, rooms: Rooms, deployed: Arc<Deployed>) -> Driver {
+    pub fn new(
+        peer: Peer,
+        clock: Clock,
+        inbox: mpsc::Receiver<Input>,
+        rooms: Rooms,
+        deployed: Arc<Deployed>,
+    ) -> Driver {
         Driver {
             peer,
             clock,

@@ -36,8 +36,11 @@ pub fn heads(data_folder: PathBuf) -> HeadFactory {
             let LogName::Actor { pipeline, .. } = &spec.name else {
                 return Err("a catalog log has no sink".to_string());
             };
-            let place =
-                SinkPlace { data_folder: data_folder.clone(), pipeline: pipeline.clone(), actor: spec.name.id() };
+            let place = SinkPlace {
+                data_folder: data_folder.clone(),
+                pipeline: pipeline.clone(),
+                actor: spec.name.id(),
+            };
             sink(name, outlet, &place).map(Some)
         }
         Head::None | Head::Pass | Head::Wasm { .. } => Ok(None),
@@ -212,14 +215,22 @@ impl Rpc {
         // The caller is gone: its calls go with the set.
     }
 
-    async fn call(&self, id: u64, call: RpcCall, credits: mpsc::Receiver<u64>, outgoing: mpsc::Sender<RpcOut>) {
+    async fn call(
+        &self,
+        id: u64,
+        call: RpcCall,
+        credits: mpsc::Receiver<u64>,
+        outgoing: mpsc::Sender<RpcOut>,
+    ) {
         let answer = |response| RpcOut::Answer { id, response, last: true };
         let out = match call {
             RpcCall::Request(Request::Tail(tail)) => match self.door.doors.call(Request::Tail(tail)).await {
                 Ok(handle) => return pass_tail(id, handle, credits, outgoing).await,
                 Err(fault) => answer(Response::Failed(fault)),
             },
-            RpcCall::Request(request) => answer(self.door.ask(request).await.unwrap_or_else(Response::Failed)),
+            RpcCall::Request(request) => {
+                answer(self.door.ask(request).await.unwrap_or_else(Response::Failed))
+            }
             RpcCall::Lines(lines) => {
                 RpcOut::Lines { id, outcome: self.door.publish(lines, self.clock.now()).await }
             }
@@ -227,16 +238,19 @@ impl Rpc {
                 Ok(digest) => RpcOut::Module { id, digest, held: true },
                 Err(fault) => answer(Response::Failed(fault)),
             },
-            RpcCall::HasModule(digest) => {
-                RpcOut::Module { id, digest, held: self.door.shelf.has(&digest) }
-            }
+            RpcCall::HasModule(digest) => RpcOut::Module { id, digest, held: self.door.shelf.has(&digest) },
         };
         // The caller may be gone.
         let _ = outgoing.send(out).await;
     }
 }
 
-async fn pass_tail(id: u64, mut handle: CallHandle, mut credits: mpsc::Receiver<u64>, outgoing: mpsc::Sender<RpcOut>) {
+async fn pass_tail(
+    id: u64,
+    mut handle: CallHandle,
+    mut credits: mpsc::Receiver<u64>,
+    outgoing: mpsc::Sender<RpcOut>,
+) {
     loop {
         tokio::select! {
             answer = handle.next() => {

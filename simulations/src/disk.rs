@@ -27,7 +27,13 @@ pub struct DiskLog {
 
 impl Disk {
     pub fn create(&mut self, log: LogId, name: LogName) {
-        self.logs.entry(log).or_insert(DiskLog { name, records: Vec::new(), synced: 0, snapshot: None, first: Seq(1) });
+        self.logs.entry(log).or_insert(DiskLog {
+            name,
+            records: Vec::new(),
+            synced: 0,
+            snapshot: None,
+            first: Seq(1),
+        });
     }
 
     /// Writes without syncing. Panics when a record does not follow on: the core broke its promise.

@@ -76,7 +76,10 @@ impl std::fmt::Debug for Hosted {
 impl Hosted {
     /// The function of `spec` with the state that these records of its log make.
     pub fn new(spec: &Arc<ActorSpec>, records: &[Record]) -> Result<Hosted, String> {
-        let mut hosted = Hosted { runner: ChainRunner::new(&spec.chain, head_of(&spec.chain.head)?)?, shelf: Shelf::default() };
+        let mut hosted = Hosted {
+            runner: ChainRunner::new(&spec.chain, head_of(&spec.chain.head)?)?,
+            shelf: Shelf::default(),
+        };
         for record in records {
             if let Ok(Body::Commit(commit)) = record.decode() {
                 hosted.shelf.apply(&commit.state);
@@ -91,7 +94,10 @@ impl Hosted {
         let call = std::mem::take(&mut self.shelf.call);
         match &mut outcome {
             Ok(outcome) => {
-                outcome.changes = call.iter().map(|(key, value)| Change { key: key.clone(), value: value.clone() }).collect();
+                outcome.changes = call
+                    .iter()
+                    .map(|(key, value)| Change { key: key.clone(), value: value.clone() })
+                    .collect();
                 self.shelf.staged.extend(call);
             }
             Err(_) => self.runner.forget(),
@@ -131,9 +137,12 @@ impl Operator for Counter {
             let event = &invoked.placed.event;
             let mut key = b"n/".to_vec();
             key.extend_from_slice(&event.key);
-            let before = state.get(&key).map_or(0, |value| u64::from_le_bytes(value[..].try_into().unwrap_or_default()));
+            let before = state
+                .get(&key)
+                .map_or(0, |value| u64::from_le_bytes(value[..].try_into().unwrap_or_default()));
             state.put(&key, Bytes::copy_from_slice(&(before + 1).to_le_bytes()));
-            let mut payload: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(&event.payload).unwrap_or_default();
+            let mut payload: serde_json::Map<String, serde_json::Value> =
+                serde_json::from_slice(&event.payload).unwrap_or_default();
             payload.insert("count".into(), (before + 1).into());
             let payload = Bytes::from(serde_json::to_vec(&payload).unwrap_or_default());
             handled.emitted.push(FromHead { cause, side: None, event: Event { payload, ..event.clone() } });

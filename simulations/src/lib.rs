@@ -4,7 +4,12 @@
 //! same trace. Read [`world`] first: it is to the simulator what `driver.rs` is to the daemon.
 //! A run has two phases: while faults happen nothing may break (safety), and once they have healed
 //! everything published must come through within a deadline of virtual time (liveness).
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a simulator stops at what it did not expect")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a simulator stops at what it did not expect"
+)]
 
 pub mod chance;
 pub mod checkers;

@@ -68,8 +68,19 @@ impl Network {
     }
 
     /// When a message sent now arrives, behind all sent before it.
-    pub fn arrival(&mut self, from: usize, to: usize, now: Time, slowest_ms: u64, chance: &mut Chance) -> Time {
-        let delay = if chance.one_in(20) { chance.between(1, slowest_ms * 10) } else { chance.between(0, slowest_ms) };
+    pub fn arrival(
+        &mut self,
+        from: usize,
+        to: usize,
+        now: Time,
+        slowest_ms: u64,
+        chance: &mut Chance,
+    ) -> Time {
+        let delay = if chance.one_in(20) {
+            chance.between(1, slowest_ms * 10)
+        } else {
+            chance.between(0, slowest_ms)
+        };
         let last = self.last.entry((from, to)).or_default();
         *last = now.after(Span(delay)).max(*last);
         *last

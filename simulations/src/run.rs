@@ -61,7 +61,14 @@ impl Run {
     pub fn new(seed: u64, scenario: Scenario) -> Run {
         let climate = scenario.climate(&mut Chance::new(seed ^ 0x5eed));
         let world = World::new(seed, scenario.nodes, climate);
-        Run { world, scenario, publishers: Vec::new(), next_crash: Time::MAX, next_cut: Time::MAX, heal_at: Time::MAX }
+        Run {
+            world,
+            scenario,
+            publishers: Vec::new(),
+            next_crash: Time::MAX,
+            next_cut: Time::MAX,
+            heal_at: Time::MAX,
+        }
     }
 
     pub fn go(&mut self) -> Result<Good, Broken> {
@@ -80,7 +87,9 @@ impl Run {
         checkers::once::check(&self.tail("last")?, &self.publishers).map_err(Broken::Promise)?;
         let actors = checkers::oracle::check(&self.world).map_err(Broken::Promise)?;
         if let Some(error) = self.world.errors.first() {
-            return Err(Broken::Promise(format!("a node reported an error without a fault that explains it: {error}")));
+            return Err(Broken::Promise(format!(
+                "a node reported an error without a fault that explains it: {error}"
+            )));
         }
         let virtual_ms = self.world.now.since(began).0;
         Ok(Good { hash: self.world.trace.hash(), events, actors, virtual_ms })
@@ -212,7 +221,8 @@ impl Run {
     fn strike(&mut self) {
         let nodes = self.scenario.nodes as u64;
         if self.world.now >= self.next_crash {
-            self.next_crash = self.world.now.after(Span(self.world.chance.between(1, self.scenario.crash_every * 2)));
+            self.next_crash =
+                self.world.now.after(Span(self.world.chance.between(1, self.scenario.crash_every * 2)));
             let victim = self.world.chance.between(0, nodes - 1) as usize;
             let all = self.world.chance.one_in(6);
             for node in 0..self.scenario.nodes {
@@ -228,7 +238,8 @@ impl Run {
             self.heal_at = Time::MAX;
         }
         if self.world.now >= self.next_cut && nodes > 1 {
-            self.next_cut = self.world.now.after(Span(self.world.chance.between(1, self.scenario.cut_every * 2)));
+            self.next_cut =
+                self.world.now.after(Span(self.world.chance.between(1, self.scenario.cut_every * 2)));
             self.heal_at = self.world.now.after(Span(self.world.chance.between(50, 3_000)));
             let victim = self.world.chance.between(0, nodes - 1) as usize;
             let other = self.world.chance.between(0, nodes - 1) as usize;
@@ -261,7 +272,9 @@ impl Run {
         let states: Vec<String> = self
             .publishers
             .iter()
-            .map(|publisher| format!("{} at {} of {}", publisher.name, publisher.acknowledged, publisher.total))
+            .map(|publisher| {
+                format!("{} at {} of {}", publisher.name, publisher.acknowledged, publisher.total)
+            })
             .collect();
         Err(Broken::NoProgress(format!("{PEACE:?} after the last fault: {}", states.join(", "))))
     }

@@ -35,7 +35,18 @@ pub struct Publisher {
 impl Publisher {
     pub fn new(number: usize, node: usize, pipeline: Name, source: Name, keys: u64, total: u64) -> Publisher {
         let name = format!("producer-{number}").parse().expect("a legal name");
-        Publisher { node, name, pipeline, source, keys, total, acknowledged: 0, under_way: None, next_at: Time(0), log: None }
+        Publisher {
+            node,
+            name,
+            pipeline,
+            source,
+            keys,
+            total,
+            acknowledged: 0,
+            under_way: None,
+            next_at: Time(0),
+            log: None,
+        }
     }
 
     pub fn is_done(&self) -> bool {
@@ -45,7 +56,8 @@ impl Publisher {
     /// Event number `n` of this producer: the same whenever it is asked for.
     pub fn event(&self, n: u64) -> Event {
         let key = format!("k{}", (n * 7 + n / 3) % self.keys);
-        let payload = format!(r#"{{"producer":"{}","n":{n},"key":"{key}","v":{}}}"#, self.name, (n * 31) % 97);
+        let payload =
+            format!(r#"{{"producer":"{}","n":{n},"key":"{key}","v":{}}}"#, self.name, (n * 31) % 97);
         Event {
             key: Bytes::from(key.into_bytes()),
             time: Time(1_000_000 + n * 1000),
@@ -71,14 +83,24 @@ impl Publisher {
         let sequences: Vec<u64> = (first..=last).collect();
         let events = sequences.iter().map(|n| self.event(*n)).collect();
         let producer = Some(ProducerRange { producer: self.name.clone(), first, sequences, last });
-        let publish =
-            Publish { pipeline: self.pipeline.clone(), source: self.source.clone(), producer, log: None, events };
+        let publish = Publish {
+            pipeline: self.pipeline.clone(),
+            source: self.source.clone(),
+            producer,
+            log: None,
+            events,
+        };
         let id = world.request(self.node, Request::Publish(publish));
         self.under_way = Some((id, last));
     }
 
     /// True when the answer was for this publisher.
-    pub fn on_answer(&mut self, id: RequestId, response: &Response, world: &mut World) -> Result<bool, String> {
+    pub fn on_answer(
+        &mut self,
+        id: RequestId,
+        response: &Response,
+        world: &mut World,
+    ) -> Result<bool, String> {
         let Some((_, last)) = self.under_way.filter(|(asked, _)| *asked == id) else { return Ok(false) };
         match response {
             Response::Published { log, .. } => {

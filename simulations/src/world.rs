@@ -27,14 +27,37 @@ const EFFECTS_MAX: usize = 200_000;
 #[derive(Debug)]
 enum Happening {
     /// An input for a node in one of its lives; later lives do not see it.
-    Input { node: usize, life: u64, input: Input },
+    Input {
+        node: usize,
+        life: u64,
+        input: Input,
+    },
     /// A timer, if it still stands at this instant.
-    Timer { node: usize, life: u64, timer: Timer },
-    Deliver { from: usize, to: usize, link: u64, message: Message },
-    Link { a: usize, b: usize },
+    Timer {
+        node: usize,
+        life: u64,
+        timer: Timer,
+    },
+    Deliver {
+        from: usize,
+        to: usize,
+        link: u64,
+        message: Message,
+    },
+    Link {
+        a: usize,
+        b: usize,
+    },
     /// A write reaches the platter.
-    Synced { node: usize, life: u64, log: LogId, seq: Seq },
-    Start { node: usize },
+    Synced {
+        node: usize,
+        life: u64,
+        log: LogId,
+        seq: Seq,
+    },
+    Start {
+        node: usize,
+    },
 }
 
 #[derive(Debug)]
@@ -322,8 +345,10 @@ impl World {
             }
             Effect::LookUp { actor, look, key, limit } => {
                 let state = self.nodes[node].hosted.get(&actor).map(|hosted| &hosted.shelf.committed);
-                let entries = state.into_iter().flatten().filter(|(at, _)| key.as_ref().is_none_or(|key| key == *at));
-                let entries = entries.take(limit as usize).map(|(key, value)| (key.clone(), value.clone())).collect();
+                let entries =
+                    state.into_iter().flatten().filter(|(at, _)| key.as_ref().is_none_or(|key| key == *at));
+                let entries =
+                    entries.take(limit as usize).map(|(key, value)| (key.clone(), value.clone())).collect();
                 self.later(soon, Happening::Input { node, life, input: Input::LookedUp { look, entries } });
             }
             Effect::Send { to, message } => self.post(node, to, message),

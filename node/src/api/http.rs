@@ -108,7 +108,8 @@ pub(super) async fn body(what: &str, body: Body, limit: usize) -> Result<Bytes, 
     let mut length = 0;
     while let Some(part) = parts.next().await {
         // A client that went away reads no answer.
-        let part = part.map_err(|_| Problem::invalid("the request broke off before its end: send it again"))?;
+        let part =
+            part.map_err(|_| Problem::invalid("the request broke off before its end: send it again"))?;
         length += part.len();
         if length <= limit {
             taken.extend_from_slice(&part);

@@ -102,10 +102,7 @@ pub async fn dead_letters(
     }
 }
 
-pub async fn put_module(
-    State(api): State<Api>,
-    body: Body,
-) -> Result<Json<ModuleJson>, Problem> {
+pub async fn put_module(State(api): State<Api>, body: Body) -> Result<Json<ModuleJson>, Problem> {
     let bytes = http::body("a module", body, MODULE_BYTES_MAX).await?;
     Ok(Json(ModuleJson { digest: api.door.put_module(bytes).await? }))
 }

@@ -20,13 +20,15 @@ pub struct MeshClient {
 
 /// Opens the door of the node at this multiaddr.
 pub fn connect(address: &str, token: &str) -> Result<Box<dyn Client>, Failure> {
-    let unreadable = |error: std::io::Error| Failure::Unreadable(format!("the runtime did not start: {error}"));
+    let unreadable =
+        |error: std::io::Error| Failure::Unreadable(format!("the runtime did not start: {error}"));
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
         .build()
         .map_err(unreadable)?;
-    let client = runtime.block_on(RpcClient::connect(address, token)).map_err(|error| failure(error, address))?;
+    let client =
+        runtime.block_on(RpcClient::connect(address, token)).map_err(|error| failure(error, address))?;
     Ok(Box::new(MeshClient { runtime: Arc::new(runtime), client, address: address.to_string() }))
 }
 
@@ -45,7 +47,10 @@ impl MeshClient {
     }
 
     fn ended(&self) -> Failure {
-        Failure::Broken { address: self.address.clone(), why: "the node ended the call without an answer".into() }
+        Failure::Broken {
+            address: self.address.clone(),
+            why: "the node ended the call without an answer".into(),
+        }
     }
 }
 
@@ -63,7 +68,10 @@ impl Client for MeshClient {
     }
 
     fn tail(&self, tail: Tail) -> Result<TailEvents, Failure> {
-        let answers = self.runtime.block_on(self.client.call(Request::Tail(tail))).map_err(|error| self.failed(error))?;
+        let answers = self
+            .runtime
+            .block_on(self.client.call(Request::Tail(tail)))
+            .map_err(|error| self.failed(error))?;
         Ok(Box::new(Tapped {
             runtime: self.runtime.clone(),
             _client: self.client.clone(),
@@ -76,7 +84,8 @@ impl Client for MeshClient {
     }
 
     fn publish(&self, lines: Lines) -> Result<LinesTaken, Failure> {
-        let outcome = self.runtime.block_on(self.client.publish(lines)).map_err(|error| self.failed(error))?;
+        let outcome =
+            self.runtime.block_on(self.client.publish(lines)).map_err(|error| self.failed(error))?;
         outcome.map_err(Failure::Refused)
     }
 

@@ -216,7 +216,9 @@ async fn carry(
         loop {
             let answer = match frames.value::<RpcOut>().await {
                 Ok(RpcOut::Answer { response, last, .. }) => Ok((response, last)),
-                Ok(RpcOut::Module { .. } | RpcOut::Lines { .. }) => Err(RpcError::Lost("the node answered something else".into())),
+                Ok(RpcOut::Module { .. } | RpcOut::Lines { .. }) => {
+                    Err(RpcError::Lost("the node answered something else".into()))
+                }
                 Err(error) => Err(lost(error)),
             };
             let over = !matches!(answer, Ok((_, false)));

@@ -57,7 +57,8 @@ impl ModuleStore {
     /// The modules that are here, by the names of their files.
     pub fn list(&self) -> Result<Vec<Digest>, StorageError> {
         let entries = fs::read_dir(&self.folder).saying("read", &self.folder)?;
-        let name = |entry: std::io::Result<fs::DirEntry>| entry.ok()?.path().file_stem()?.to_str()?.parse().ok();
+        let name =
+            |entry: std::io::Result<fs::DirEntry>| entry.ok()?.path().file_stem()?.to_str()?.parse().ok();
         Ok(entries.filter_map(name).collect())
     }
 

@@ -76,18 +76,34 @@ enum Phase {
     /// The log is not open or the function not ready yet.
     Closed,
     Idle,
-    Calling { call: CallId, work: Work },
+    Calling {
+        call: CallId,
+        work: Work,
+    },
     /// Repeats this work at `until`.
-    Waiting { until: Time, work: Work },
-    Committing { commit: Commit, consumed: BTreeMap<LogId, u64> },
+    Waiting {
+        until: Time,
+        work: Work,
+    },
+    Committing {
+        commit: Commit,
+        consumed: BTreeMap<LogId, u64>,
+    },
     /// Its commit could not be persisted: appends the same again at `until`.
-    Unwritten { until: Time, commit: Commit, consumed: BTreeMap<LogId, u64> },
+    Unwritten {
+        until: Time,
+        commit: Commit,
+        consumed: BTreeMap<LogId, u64>,
+    },
 }
 
 /// What the actor wants done.
 #[derive(Debug, PartialEq)]
 pub enum Action {
-    Invoke { call: CallId, batch: Arc<Vec<Invoked>> },
+    Invoke {
+        call: CallId,
+        batch: Arc<Vec<Invoked>>,
+    },
     Discard,
     /// Append and persist this commit.
     Commit(Commit),
@@ -203,7 +219,9 @@ impl Actor {
                 "{DEAD_LETTERS_MAX} dead letters are kept and no more fit; look at them with `dunlin dead-letters` and repair the stage"
             ));
         } else if self.memory.parked.len() >= PARKED_MAX {
-            self.trouble = Some(alloc::format!("{PARKED_MAX} events wait for another try; the stage takes no new ones until then"));
+            self.trouble = Some(alloc::format!(
+                "{PARKED_MAX} events wait for another try; the stage takes no new ones until then"
+            ));
         } else {
             self.take_slices(&mut work, now);
         }
@@ -315,21 +333,23 @@ impl Actor {
     pub fn on_returned(&mut self, id: CallId, outcome: Result<Outcome, CallError>, now: Time) -> Vec<Action> {
         let mut actions = Vec::new();
         match core::mem::replace(&mut self.phase, Phase::Closed) {
-            Phase::Calling { call, mut work } if call == id => match work.on_returned(outcome, self.sink, now) {
-                Verdict::GoOn => {
-                    self.failures = 0;
-                    self.trouble = None;
-                    self.go_on(work, now, &mut actions);
+            Phase::Calling { call, mut work } if call == id => {
+                match work.on_returned(outcome, self.sink, now) {
+                    Verdict::GoOn => {
+                        self.failures = 0;
+                        self.trouble = None;
+                        self.go_on(work, now, &mut actions);
+                    }
+                    Verdict::WaitAndRepeat(why) => {
+                        self.failures = self.failures.saturating_add(1);
+                        self.trouble = Some(why);
+                        let until = now.after(backoff(self.failures));
+                        actions.push(Action::Discard);
+                        actions.push(Action::Wake(until));
+                        self.phase = Phase::Waiting { until, work };
+                    }
                 }
-                Verdict::WaitAndRepeat(why) => {
-                    self.failures = self.failures.saturating_add(1);
-                    self.trouble = Some(why);
-                    let until = now.after(backoff(self.failures));
-                    actions.push(Action::Discard);
-                    actions.push(Action::Wake(until));
-                    self.phase = Phase::Waiting { until, work };
-                }
-            },
+            }
             other => self.phase = other,
         }
         actions

@@ -50,9 +50,15 @@ pub struct Waiting {
 #[derive(Debug, PartialEq)]
 pub enum Taken {
     /// To be appended; `Waiting` stands for the answer.
-    Append { append: Append, acknowledged: u64, last: u64 },
+    Append {
+        append: Append,
+        acknowledged: u64,
+        last: u64,
+    },
     /// All of it is in the log already, up to this producer's last.
-    Known { last: u64 },
+    Known {
+        last: u64,
+    },
     Refused(Fault),
 }
 
@@ -70,12 +76,18 @@ impl SourceLog {
         if let Some(range) = producer {
             let known = self.ahead.producers.get(&range.producer).map_or(0, |producer| producer.last);
             if range.first == 0 || range.last < range.first || range.sequences.len() != events.len() {
-                return refuse(FaultKind::Invalid, "a producer's sequences start at 1 and each event has its own".into());
+                return refuse(
+                    FaultKind::Invalid,
+                    "a producer's sequences start at 1 and each event has its own".into(),
+                );
             }
             if range.first > known + 1 {
                 let why = format!(
                     "producer {} sent sequence {} where {} is expected; send from {} on",
-                    range.producer, range.first, known + 1, known + 1
+                    range.producer,
+                    range.first,
+                    known + 1,
+                    known + 1
                 );
                 return refuse(FaultKind::Conflict, why);
             }
@@ -84,7 +96,9 @@ impl SourceLog {
                 return Taken::Known { last: known };
             }
             if known == 0 && self.ahead.producers.len() >= PRODUCERS_MAX {
-                let why = format!("this log remembers {PRODUCERS_MAX} producers and takes no new one; reuse a producer's name");
+                let why = format!(
+                    "this log remembers {PRODUCERS_MAX} producers and takes no new one; reuse a producer's name"
+                );
                 return refuse(FaultKind::Busy { retry_after_ms: 60_000 }, why);
             }
             let mut sequences = range.sequences.iter();
@@ -144,7 +158,13 @@ impl SourceLog {
         if now < due {
             return Err(Some(due));
         }
-        Ok(Append { producer: None, events: Default::default(), watermark: self.ahead.watermark, idle: true, at: now })
+        Ok(Append {
+            producer: None,
+            events: Default::default(),
+            watermark: self.ahead.watermark,
+            idle: true,
+            at: now,
+        })
     }
 
     /// The connector's next sequence number.

@@ -122,7 +122,8 @@ impl Work {
             }
             // What is left becomes a range of its own at the end of the events.
             let first = self.events.len();
-            let rest: Vec<Invoked> = free.iter().filter_map(|&index| self.events.get(index).cloned()).collect();
+            let rest: Vec<Invoked> =
+                free.iter().filter_map(|&index| self.events.get(index).cloned()).collect();
             if !rest.is_empty() {
                 self.events.extend(rest);
                 self.ranges.push(Range { first, end: self.events.len() });
@@ -144,7 +145,9 @@ impl Work {
             Ok(outcome) if self.emitted_bytes + weight_of(&outcome) > COMMIT_BYTES_MAX => {
                 let error = CallError {
                     stage: String::new(),
-                    reason: alloc::format!("the call gave more than {COMMIT_BYTES_MAX} bytes of output and state"),
+                    reason: alloc::format!(
+                        "the call gave more than {COMMIT_BYTES_MAX} bytes of output and state"
+                    ),
                     again: Again::Maybe,
                 };
                 self.on_failed(range, error, now)
@@ -259,8 +262,11 @@ fn invoked(parked: &Parked) -> Invoked {
 
 fn weight_of(outcome: &Outcome) -> usize {
     let emitted: usize = outcome.emitted.iter().map(|emitted| Event::weight(&emitted.event)).sum();
-    let changes: usize =
-        outcome.changes.iter().map(|change| change.key.len() + change.value.as_ref().map_or(0, Bytes::len) + 8).sum();
+    let changes: usize = outcome
+        .changes
+        .iter()
+        .map(|change| change.key.len() + change.value.as_ref().map_or(0, Bytes::len) + 8)
+        .sum();
     emitted + changes
 }
 

@@ -136,7 +136,12 @@ impl Reader {
     fn credit(&mut self, now: Time) -> Message {
         self.said_at = Some(now);
         self.untold = 0;
-        Message::Credit { edge: self.edge, total: self.granted, received: self.received, committed: self.committed }
+        Message::Credit {
+            edge: self.edge,
+            total: self.granted,
+            received: self.received,
+            committed: self.committed,
+        }
     }
 
     pub fn on_subscribed(&mut self, at: Position, head: Seq, now: Time) {

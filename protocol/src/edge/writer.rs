@@ -31,7 +31,10 @@ pub struct Subscription {
 /// What can be sent now.
 #[derive(Debug, PartialEq)]
 pub enum Push {
-    Batch { after: Position, slices: Vec<Slice> },
+    Batch {
+        after: Position,
+        slices: Vec<Slice>,
+    },
     /// The next record is no longer in memory: read from here.
     Read(Seq),
     /// What follows here does not follow on what the reader has, and no epoch explains it.
@@ -127,15 +130,18 @@ fn push_merged(slices: &mut Vec<Slice>, slice: Slice) {
 
 /// One record as a reader with this filter sees it.
 pub fn slice_of(kept: &Kept, filter: &Filter) -> Slice {
-    let mut slice =
-        Slice { position: kept.position, events: Vec::new(), mark: None, closed: None };
+    let mut slice = Slice { position: kept.position, events: Vec::new(), mark: None, closed: None };
     match &*kept.body {
         Body::Append(append) => {
             slice.mark = Some(Mark { watermark: append.watermark, idle: append.idle });
             if filter.outputs.contains(&0) {
                 for (index, event) in append.events.iter().enumerate() {
                     if takes(filter, &event.key) {
-                        slice.events.push(SliceEvent { index: index as u32, output: 0, event: event.clone() });
+                        slice.events.push(SliceEvent {
+                            index: index as u32,
+                            output: 0,
+                            event: event.clone(),
+                        });
                     }
                 }
             }

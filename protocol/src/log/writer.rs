@@ -125,7 +125,14 @@ impl Log {
     }
 
     /// What recovery found, before the records behind the snapshot are replayed.
-    pub fn recover(&mut self, head: Position, first: Seq, snapshot: Position, bytes: u64, damage: Option<String>) {
+    pub fn recover(
+        &mut self,
+        head: Position,
+        first: Seq,
+        snapshot: Position,
+        bytes: u64,
+        damage: Option<String>,
+    ) {
         self.head = head;
         self.persisted = head;
         self.first = first;

@@ -57,7 +57,8 @@ impl Peer {
     /// A module that the functions could not load is asked for again elsewhere.
     fn forget_bad_module(&mut self, actor: LogId) {
         if let Some(machine) = self.actors.get(&actor)
-            && let Head::Wasm { spec: WasmSpec { module: Module::Digest(digest), .. }, .. } = &machine.spec.chain.head
+            && let Head::Wasm { spec: WasmSpec { module: Module::Digest(digest), .. }, .. } =
+                &machine.spec.chain.head
         {
             self.modules.remove(digest);
         }

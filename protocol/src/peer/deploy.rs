@@ -60,7 +60,9 @@ impl Peer {
             return self.fail(asker, FaultKind::Busy { retry_after_ms: 500 }, why, effects);
         }
         if let Some(path) = unresolved_module(&manifest) {
-            let why = format!("the module '{path}' was not uploaded; deploy with `dunlin deploy`, or upload it first and name its digest");
+            let why = format!(
+                "the module '{path}' was not uploaded; deploy with `dunlin deploy`, or upload it first and name its digest"
+            );
             return self.fail(asker, FaultKind::Invalid, why, effects);
         }
         if let Some(digest) = manifest.modules().into_iter().find(|digest| !self.modules.contains(digest)) {
@@ -76,13 +78,21 @@ impl Peer {
             Err(why) => self.fail(asker, FaultKind::Invalid, why, effects),
             Ok(Next::Unchanged(revision)) => {
                 let actors = self.wiring.logs_of(&pipeline).count() as u32;
-                self.answer(asker, Response::Deployed { pipeline, revision, changed: false, actors }, effects);
+                self.answer(
+                    asker,
+                    Response::Deployed { pipeline, revision, changed: false, actors },
+                    effects,
+                );
             }
             Ok(Next::Revision(_)) if old.is_some() => {
-                let why = format!("changing a deployed pipeline is not there yet; remove '{pipeline}' first (its events and state go), or deploy under another name");
+                let why = format!(
+                    "changing a deployed pipeline is not there yet; remove '{pipeline}' first (its events and state go), or deploy under another name"
+                );
                 self.fail(asker, FaultKind::NotYet, why, effects);
             }
-            Ok(Next::Revision(revision)) => self.gather_modules(asker, pipeline, &plan, revision, &candidates, effects),
+            Ok(Next::Revision(revision)) => {
+                self.gather_modules(asker, pipeline, &plan, revision, &candidates, effects)
+            }
         }
     }
 
@@ -166,21 +176,29 @@ impl Peer {
     ) {
         let Some(OnBehalf::Deploy(number)) = self.take_asked(node, ask) else { return };
         if let Some((digest, why)) = missing.first() {
-            let why = format!("node {node} could not get module {digest}: {why}; nothing was deployed, try again");
+            let why =
+                format!("node {node} could not get module {digest}: {why}; nothing was deployed, try again");
             return self.end_deploy(number, why, effects);
         }
-        let Some(Deploying { step: Step::Modules { waiting, .. }, .. }) = self.deploys.get_mut(&number) else { return };
+        let Some(Deploying { step: Step::Modules { waiting, .. }, .. }) = self.deploys.get_mut(&number)
+        else {
+            return;
+        };
         waiting.remove(&ask);
         if !waiting.is_empty() {
             return;
         }
-        if let Some(Deploying { asker, pipeline, step: Step::Modules { revision, .. } }) = self.deploys.remove(&number) {
+        if let Some(Deploying { asker, pipeline, step: Step::Modules { revision, .. } }) =
+            self.deploys.remove(&number)
+        {
             self.write_revision(asker, pipeline, revision, effects);
         }
     }
 
     pub(super) fn deploy_expired(&mut self, number: u64, node: NodeId, effects: &mut Effects) {
-        let why = format!("node {node} did not get the modules in time; nothing was deployed, try again when it can be reached");
+        let why = format!(
+            "node {node} did not get the modules in time; nothing was deployed, try again when it can be reached"
+        );
         self.end_deploy(number, why, effects);
     }
 
@@ -200,7 +218,8 @@ impl Peer {
             .map(|(number, _)| *number)
             .collect();
         for number in done {
-            let Some(Deploying { asker, pipeline, step: Step::Written { revision, .. } }) = self.deploys.remove(&number)
+            let Some(Deploying { asker, pipeline, step: Step::Written { revision, .. } }) =
+                self.deploys.remove(&number)
             else {
                 continue;
             };
@@ -225,7 +244,9 @@ impl Peer {
             .collect();
         for number in waiting {
             if let Some(deploying) = self.deploys.remove(&number) {
-                let why = format!("this node's disk did not take the revision ({why}); it is tried again until it does, see `dunlin status`");
+                let why = format!(
+                    "this node's disk did not take the revision ({why}); it is tried again until it does, see `dunlin status`"
+                );
                 self.fail(deploying.asker, FaultKind::Storage, why, effects);
             }
         }
@@ -233,7 +254,13 @@ impl Peer {
 
     // --- modules ---
 
-    pub(super) fn on_want_modules(&mut self, from: NodeId, ask: AskId, digests: Vec<Digest>, effects: &mut Effects) {
+    pub(super) fn on_want_modules(
+        &mut self,
+        from: NodeId,
+        ask: AskId,
+        digests: Vec<Digest>,
+        effects: &mut Effects,
+    ) {
         let deadline = self.now.after(MODULES_DEADLINE);
         for digest in &digests {
             if !self.modules.contains(digest) {

@@ -243,7 +243,9 @@ impl Peer {
         let (owner, log) = (reader.owner, reader.log);
         match owner {
             Owner::Actor(actor) => {
-                if let Some(upstream) = self.actors.get_mut(&actor).and_then(|actor| actor.upstream.get_mut(&log)) {
+                if let Some(upstream) =
+                    self.actors.get_mut(&actor).and_then(|actor| actor.upstream.get_mut(&log))
+                {
                     upstream.head = head;
                 }
             }
@@ -322,8 +324,12 @@ impl Peer {
             Refusal::Gone { .. } | Refusal::Diverged | Refusal::Damaged => {
                 let what = match why {
                     Refusal::Gone { first } => format!("its records before {} are no longer kept", first.0),
-                    Refusal::Diverged => String::from("its records differ from what was read before, and no epoch explains it"),
-                    Refusal::Damaged | Refusal::Unknown | Refusal::TooMany => String::from("it is damaged on the disk there"),
+                    Refusal::Diverged => {
+                        String::from("its records differ from what was read before, and no epoch explains it")
+                    }
+                    Refusal::Damaged | Refusal::Unknown | Refusal::TooMany => {
+                        String::from("it is damaged on the disk there")
+                    }
                 };
                 let detail = format!("log {log} of node {node} cannot be read on: {what}");
                 if let Owner::Actor(actor) = owner

@@ -157,7 +157,9 @@ impl Peer {
                 // More may follow than one message holds: tell the sender where we stand then.
                 self.tell_back.insert(from);
             }
-            Err(fault) => self.report(Level::Warn, "catalog_refused", format!("from {from}: {fault}"), effects),
+            Err(fault) => {
+                self.report(Level::Warn, "catalog_refused", format!("from {from}: {fault}"), effects)
+            }
         }
     }
 
@@ -229,7 +231,8 @@ impl Peer {
                 }
             }
             Role::Behind | Role::Stage | Role::Sink => {
-                let spec = shared(ActorSpec { name: assigned.name.clone(), chain: assigned.unit.chain.clone() });
+                let spec =
+                    shared(ActorSpec { name: assigned.name.clone(), chain: assigned.unit.chain.clone() });
                 let sink = matches!(assigned.unit.chain.head, Head::Sink { .. });
                 let mut actor = Actor::new(id, spec, sink);
                 if let Some(Memory::Actor(memory)) = memory {
@@ -273,7 +276,8 @@ impl Peer {
             }
             let waiting: Vec<_> = source.due(Seq(u64::MAX)).collect();
             for one in waiting {
-                let why = "the pipeline was removed while the events were on their way; deploy it again first";
+                let why =
+                    "the pipeline was removed while the events were on their way; deploy it again first";
                 self.fail(one.asker, crate::rpc::FaultKind::Unknown, why, effects);
             }
         }
@@ -327,4 +331,3 @@ impl Peer {
         }
     }
 }
-

@@ -199,7 +199,9 @@ impl Peer {
             Input::TapCredit { id, bytes } => self.on_tap_credit(id, bytes, effects),
             Input::Cancelled { id } => self.on_cancelled(id, effects),
             Input::Persisted { log, seq } => self.on_persisted(log, seq, effects),
-            Input::PersistFailed { log, seq, full, why } => self.on_persist_failed(log, seq, full, &why, effects),
+            Input::PersistFailed { log, seq, full, why } => {
+                self.on_persist_failed(log, seq, full, &why, effects)
+            }
             Input::Read { log, read, outcome } => self.on_read(log, read, outcome, effects),
             Input::Snapshotted { log, at, outcome } => self.on_snapshotted(log, at, outcome, effects),
             Input::Hosted { actor, outcome } => self.on_hosted(actor, outcome, effects),
@@ -237,7 +239,9 @@ impl Peer {
         match message {
             Message::Swim(datagram) => self.on_swim(from, &datagram, effects),
             Message::CatalogHeads(heads) => self.on_catalog_heads(from, &heads, effects),
-            Message::CatalogRecords { node, records } => self.on_catalog_records(from, node, records, effects),
+            Message::CatalogRecords { node, records } => {
+                self.on_catalog_records(from, node, records, effects)
+            }
             Message::Subscribe { edge, log, reader, filter, from: at, committed, credit } => {
                 let request = edges::Subscribing { edge, log, reader, filter, from: at, committed, credit };
                 self.on_subscribe(from, request, effects);
@@ -247,7 +251,9 @@ impl Peer {
             }
             Message::Unsubscribe { edge } => self.unsubscribe(from, edge),
             Message::Subscribed { edge, at, head } => self.on_subscribed(from, edge, at, head, effects),
-            Message::Batch { edge, after, slices, head } => self.on_batch(from, edge, after, slices, head, effects),
+            Message::Batch { edge, after, slices, head } => {
+                self.on_batch(from, edge, after, slices, head, effects)
+            }
             Message::FallBack { edge, to } => self.on_fall_back(from, edge, to, effects),
             Message::Refused { edge, why } => self.on_refused(from, edge, why, effects),
             Message::Ask { ask, question } => self.on_ask(from, ask, question, effects),

@@ -35,14 +35,23 @@ impl Peer {
         {
             return self.forward_publish(asker, log, publish, effects);
         }
-        let known = self.wiring.manifest(&publish.pipeline).map(|manifest| manifest.sources.contains_key(&publish.source));
+        let known = self
+            .wiring
+            .manifest(&publish.pipeline)
+            .map(|manifest| manifest.sources.contains_key(&publish.source));
         match known {
             None => {
-                let why = format!("there is no pipeline '{}' in this mesh; deploy it first, or see `dunlin pipelines`", publish.pipeline);
+                let why = format!(
+                    "there is no pipeline '{}' in this mesh; deploy it first, or see `dunlin pipelines`",
+                    publish.pipeline
+                );
                 return self.fail(asker, FaultKind::Unknown, why, effects);
             }
             Some(false) => {
-                let why = format!("pipeline '{}' has no source '{}'; see `dunlin show {}`", publish.pipeline, publish.source, publish.pipeline);
+                let why = format!(
+                    "pipeline '{}' has no source '{}'; see `dunlin show {}`",
+                    publish.pipeline, publish.source, publish.pipeline
+                );
                 return self.fail(asker, FaultKind::Unknown, why, effects);
             }
             Some(true) => {}
@@ -98,7 +107,8 @@ impl Peer {
     /// The source log's first use on this node: a fact of the catalog bears it.
     fn wait_for_opening(&mut self, asker: Asker, publish: Publish, effects: &mut Effects) {
         if self.unopened.len() >= REQUESTS_MAX {
-            let why = "this node is opening its logs and holds as many requests as it can; try again in a moment";
+            let why =
+                "this node is opening its logs and holds as many requests as it can; try again in a moment";
             return self.fail(asker, FaultKind::Busy { retry_after_ms: 200 }, why, effects);
         }
         self.open_source(publish.pipeline.clone(), publish.source.clone(), effects);
@@ -108,11 +118,15 @@ impl Peer {
     /// Bears this node's source log for a stream, unless it is born or about to be.
     pub(super) fn open_source(&mut self, pipeline: Name, source: Name, effects: &mut Effects) {
         let key = (pipeline, source);
-        if self.own_source_log(&key.0, &key.1).is_some() || self.opening.contains(&key) || !self.may_write_catalog() {
+        if self.own_source_log(&key.0, &key.1).is_some()
+            || self.opening.contains(&key)
+            || !self.may_write_catalog()
+        {
             return;
         }
         let unit = UnitId { role: Role::Source, name: key.1.clone() };
-        let Some(born) = self.catalog.facts().pipelines().get(&key.0).map(|current| current.birth(&unit)) else {
+        let Some(born) = self.catalog.facts().pipelines().get(&key.0).map(|current| current.birth(&unit))
+        else {
             return;
         };
         let entry = CatalogEntry::SourceOpened { pipeline: key.0.clone(), source: key.1.clone(), born };
@@ -154,17 +168,34 @@ impl Peer {
         }
     }
 
-    pub(super) fn fail_publishers(&mut self, log: LogId, seq: Seq, full: bool, why: &str, effects: &mut Effects) {
+    pub(super) fn fail_publishers(
+        &mut self,
+        log: LogId,
+        seq: Seq,
+        full: bool,
+        why: &str,
+        effects: &mut Effects,
+    ) {
         let (Some(source), Some(writer)) = (self.sources.get_mut(&log), self.logs.get(&log)) else { return };
         let pending = writer.pending().filter_map(|body| match body {
             Body::Append(append) => Some(append),
-            Body::EpochStart(_) | Body::Commit(_) | Body::Close { .. } | Body::Inherit(_) | Body::Catalog { .. } => None,
+            Body::EpochStart(_)
+            | Body::Commit(_)
+            | Body::Close { .. }
+            | Body::Inherit(_)
+            | Body::Catalog { .. } => None,
         });
         let failed = source.failed(seq, pending);
         for Waiting { asker, .. } in failed {
             let what = match full {
-                true => format!("the disk of node {} is full and nothing of this request was kept; make space there and send it again", self.me),
-                false => format!("the disk of node {} failed ({why}) and nothing of this request was kept; send it again once it is repaired", self.me),
+                true => format!(
+                    "the disk of node {} is full and nothing of this request was kept; make space there and send it again",
+                    self.me
+                ),
+                false => format!(
+                    "the disk of node {} failed ({why}) and nothing of this request was kept; send it again once it is repaired",
+                    self.me
+                ),
             };
             self.fail(asker, FaultKind::Storage, what, effects);
         }
@@ -173,12 +204,19 @@ impl Peer {
     /// The request names a log of another node: it goes there, or is refused while that node is away.
     fn forward_publish(&mut self, asker: Asker, log: LogId, publish: Publish, effects: &mut Effects) {
         let Some(writer) = self.wiring.writer_of(&log) else {
-            let why = format!("log {log} is not known in this mesh; leave the log's name out to write to this node's own");
+            let why = format!(
+                "log {log} is not known in this mesh; leave the log's name out to write to this node's own"
+            );
             return self.fail(asker, FaultKind::Unknown, why, effects);
         };
         if writer == self.me {
             // Known to the catalog, not opened yet.
-            return self.fail(asker, FaultKind::Busy { retry_after_ms: 200 }, "this log is being opened; try again in a moment", effects);
+            return self.fail(
+                asker,
+                FaultKind::Busy { retry_after_ms: 200 },
+                "this log is being opened; try again in a moment",
+                effects,
+            );
         }
         self.ask_one(asker, writer, Question::Publish(publish), effects);
     }

@@ -16,8 +16,8 @@ use crate::limits::{ASK_DEADLINE, REQUESTS_MAX};
 use crate::mesh::catalog::{LogName, Share};
 use crate::pipeline::plan::UnitId;
 use crate::rpc::{
-    ActorReport, ActorStatus, DeadLetterStatus, FaultKind, Liveness, NodeStatus, PipelineState, PipelineStatus,
-    Question, Reply, Request, Response, Shown, StageStatus, Status,
+    ActorReport, ActorStatus, DeadLetterStatus, FaultKind, Liveness, NodeStatus, PipelineState,
+    PipelineStatus, Question, Reply, Request, Response, Shown, StageStatus, Status,
 };
 use crate::time::Time;
 use crate::wire::message::{AskId, Message};
@@ -86,7 +86,9 @@ impl Peer {
             Request::Remove { pipeline } => self.remove(asker, pipeline, effects),
             Request::Publish(publish) => self.publish(asker, publish, effects),
             Request::Tail(tail) => self.open_tap(id, tail, effects),
-            Request::State { pipeline, stage, key, limit } => self.ask_state(asker, &pipeline, &stage, key, limit, effects),
+            Request::State { pipeline, stage, key, limit } => {
+                self.ask_state(asker, &pipeline, &stage, key, limit, effects)
+            }
             Request::DeadLetters { pipeline, limit } => {
                 if self.known_pipeline(asker, &pipeline, effects) {
                     self.gather_letters(asker, pipeline, limit, effects);
@@ -108,9 +110,10 @@ impl Peer {
         let paused = self.actors.iter().filter_map(|(log, actor)| {
             actor.trouble.as_ref().map(|trouble| format!("actor {log}: {trouble}"))
         });
-        let damaged = self.logs.iter().filter_map(|(log, writer)| {
-            writer.damage.as_ref().map(|damage| format!("log {log}: {damage}"))
-        });
+        let damaged = self
+            .logs
+            .iter()
+            .filter_map(|(log, writer)| writer.damage.as_ref().map(|damage| format!("log {log}: {damage}")));
         Status {
             node: self.me,
             mesh: self.mesh.clone(),
@@ -126,7 +129,13 @@ impl Peer {
 
     // --- asking ---
 
-    pub(super) fn ask(&mut self, node: NodeId, question: Question, on_behalf: OnBehalf, effects: &mut Effects) -> AskId {
+    pub(super) fn ask(
+        &mut self,
+        node: NodeId,
+        question: Question,
+        on_behalf: OnBehalf,
+        effects: &mut Effects,
+    ) -> AskId {
         let ask = AskId(self.fresh());
         let deadline = self.now.after(ASK_DEADLINE);
         self.asks.insert(ask, Asked { node, on_behalf, deadline });
@@ -136,7 +145,13 @@ impl Peer {
     }
 
     /// For what is asked in another message than `Ask`.
-    pub(super) fn expect_reply(&mut self, node: NodeId, on_behalf: OnBehalf, deadline: Time, effects: &mut Effects) -> AskId {
+    pub(super) fn expect_reply(
+        &mut self,
+        node: NodeId,
+        on_behalf: OnBehalf,
+        deadline: Time,
+        effects: &mut Effects,
+    ) -> AskId {
         let ask = AskId(self.fresh());
         self.asks.insert(ask, Asked { node, on_behalf, deadline });
         effects.push(Effect::SetTimer { timer: Timer::Ask, at: deadline });
@@ -150,13 +165,21 @@ impl Peer {
 
     pub(super) fn ask_one(&mut self, asker: Asker, node: NodeId, question: Question, effects: &mut Effects) {
         if !self.reachable(node) {
-            let why = format!("node {node} holds what is asked for and cannot be reached now; try again when it is back");
+            let why = format!(
+                "node {node} holds what is asked for and cannot be reached now; try again when it is back"
+            );
             return self.fail(asker, FaultKind::Unavailable, why, effects);
         }
         self.ask(node, question, OnBehalf::One(asker), effects);
     }
 
-    fn gather(&mut self, asker: Asker, wants: Wants, questions: Vec<(NodeId, Question)>, effects: &mut Effects) {
+    fn gather(
+        &mut self,
+        asker: Asker,
+        wants: Wants,
+        questions: Vec<(NodeId, Question)>,
+        effects: &mut Effects,
+    ) {
         let number = self.fresh();
         let gather = Gather {
             asker,
@@ -211,7 +234,9 @@ impl Peer {
         }
         let shares = self.wiring.shares_of_stage(pipeline, stage);
         if shares.is_empty() {
-            let why = format!("pipeline '{pipeline}' has no stage '{stage}' with an actor of its own; stages that keep state are wasm and learn, see `dunlin show {pipeline}`");
+            let why = format!(
+                "pipeline '{pipeline}' has no stage '{stage}' with an actor of its own; stages that keep state are wasm and learn, see `dunlin show {pipeline}`"
+            );
             return self.fail(asker, FaultKind::Unknown, why, effects);
         }
         let holds = |share: &Share| match (&key, share) {
@@ -238,7 +263,8 @@ impl Peer {
             Question::Publish(publish) => match publish.log {
                 Some(log) if self.sources.contains_key(&log) => self.publish(asker, publish, effects),
                 Some(_) | None => {
-                    let why = "the log that the request names is not written on this node; leave its name out";
+                    let why =
+                        "the log that the request names is not written on this node; leave its name out";
                     self.fail(asker, FaultKind::Unknown, why, effects);
                 }
             },
@@ -332,7 +358,9 @@ impl Peer {
             }
         }
         if writer.is_full() {
-            status.trouble.get_or_insert_with(|| "its log is full of records that readers have not passed; it waits for them".to_string());
+            status.trouble.get_or_insert_with(|| {
+                "its log is full of records that readers have not passed; it waits for them".to_string()
+            });
         }
         Some(status)
     }
@@ -390,7 +418,9 @@ impl Peer {
             let Some(Asked { node, on_behalf, .. }) = self.asks.remove(&ask) else { continue };
             match on_behalf {
                 OnBehalf::One(asker) => {
-                    let why = format!("node {node} did not answer; whether it did what was asked is not known, ask again");
+                    let why = format!(
+                        "node {node} did not answer; whether it did what was asked is not known, ask again"
+                    );
                     self.fail(asker, FaultKind::Unavailable, why, effects);
                 }
                 OnBehalf::Gather(number) => {
@@ -417,11 +447,20 @@ impl Peer {
             Wants::Pipelines => Response::Pipelines(self.pipeline_statuses(&gather)),
             Wants::Show(pipeline) => match self.shown(&pipeline, &gather) {
                 Some(shown) => Response::Shown(shown),
-                None => return self.fail(asker, FaultKind::Unknown, format!("pipeline '{pipeline}' was just removed"), effects),
+                None => {
+                    return self.fail(
+                        asker,
+                        FaultKind::Unknown,
+                        format!("pipeline '{pipeline}' was just removed"),
+                        effects,
+                    );
+                }
             },
             Wants::State(limit) => {
                 if let Some(node) = gather.silent.first() {
-                    let why = format!("node {node} holds a part of this state and cannot be reached now; try again when it is back");
+                    let why = format!(
+                        "node {node} holds a part of this state and cannot be reached now; try again when it is back"
+                    );
                     return self.fail(asker, FaultKind::Unavailable, why, effects);
                 }
                 let mut entries = gather.entries;
@@ -488,7 +527,8 @@ impl Peer {
         let reported: BTreeMap<LogId, &ActorStatus> =
             gather.reports.iter().map(|report| (report.status.actor, &report.status)).collect();
         for (log, node, unit) in self.wiring.units_of(pipeline) {
-            let status = reported.get(&log).map_or_else(|| self.absent(log, node), |status| (*status).clone());
+            let status =
+                reported.get(&log).map_or_else(|| self.absent(log, node), |status| (*status).clone());
             by_unit.entry(unit).or_default().push(status);
         }
         for row in self.wiring.rows_of(pipeline) {
@@ -534,4 +574,3 @@ fn actor_pipeline(name: &LogName) -> Option<&Name> {
         LogName::Catalog(_) => None,
     }
 }
-

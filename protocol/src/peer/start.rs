@@ -26,7 +26,9 @@ const RETENTION_EVERY: Span = Span(5_000);
 pub(super) enum Phase {
     Recovering,
     /// Started; catalogs are compared until then.
-    Settling { until: Time },
+    Settling {
+        until: Time,
+    },
     Running,
 }
 
@@ -124,7 +126,8 @@ impl Peer {
             Timer::Ask => self.expire_questions(effects),
             Timer::Retention => {
                 self.keep_house(effects);
-                effects.push(Effect::SetTimer { timer: Timer::Retention, at: self.now.after(RETENTION_EVERY) });
+                effects
+                    .push(Effect::SetTimer { timer: Timer::Retention, at: self.now.after(RETENTION_EVERY) });
             }
         }
     }
@@ -194,10 +197,12 @@ impl Peer {
 }
 
 fn read_fold(bytes: &[u8]) -> Result<LogFold, String> {
-    let fold: LogFold =
-        crate::wire::codec::decode(bytes).map_err(|error| format!("the snapshot does not decode: {error}"))?;
+    let fold: LogFold = crate::wire::codec::decode(bytes)
+        .map_err(|error| format!("the snapshot does not decode: {error}"))?;
     match fold.version {
         FOLD_VERSION => Ok(fold),
-        other => Err(format!("the snapshot is of format {other}, this version reads {FOLD_VERSION}; use a newer dunlin")),
+        other => Err(format!(
+            "the snapshot is of format {other}, this version reads {FOLD_VERSION}; use a newer dunlin"
+        )),
     }
 }

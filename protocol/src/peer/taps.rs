@@ -41,7 +41,8 @@ impl Peer {
             return self.fail(asker, FaultKind::Busy { retry_after_ms: 1000 }, why, effects);
         }
         if self.wiring.manifest(&tail.pipeline).is_none() {
-            let why = format!("there is no pipeline '{}' in this mesh; see `dunlin pipelines`", tail.pipeline);
+            let why =
+                format!("there is no pipeline '{}' in this mesh; see `dunlin pipelines`", tail.pipeline);
             return self.fail(asker, FaultKind::Unknown, why, effects);
         }
         if !self.wiring.has_stream(&tail.pipeline, &tail.stream) {
@@ -54,8 +55,15 @@ impl Peer {
             TailFrom::Start | TailFrom::Now => Cursor::default(),
         };
         let credit = tail.credit;
-        let tap =
-            Tap { tail, edges: BTreeMap::new(), cursor, queue: VecDeque::new(), credit, sent: 0, since: self.now };
+        let tap = Tap {
+            tail,
+            edges: BTreeMap::new(),
+            cursor,
+            queue: VecDeque::new(),
+            credit,
+            sent: 0,
+            since: self.now,
+        };
         self.taps.insert(id, tap);
         self.follow_stream(id, true, effects);
         effects.push(Effect::SetTimer { timer: Timer::Ask, at: self.now.after(ASK_DEADLINE) });
@@ -87,7 +95,8 @@ impl Peer {
     }
 
     pub(super) fn follow_streams(&mut self, effects: &mut Effects) {
-        let taps: Vec<RequestId> = self.taps.iter().filter(|(_, tap)| tap.tail.follow).map(|(id, _)| *id).collect();
+        let taps: Vec<RequestId> =
+            self.taps.iter().filter(|(_, tap)| tap.tail.follow).map(|(id, _)| *id).collect();
         taps.into_iter().for_each(|id| self.follow_stream(id, false, effects));
     }
 
@@ -185,7 +194,11 @@ impl Peer {
         });
         if level {
             self.close_tap(id, effects);
-            effects.push(Effect::Answer { id, response: Response::Events { events: Vec::new() }, last: true });
+            effects.push(Effect::Answer {
+                id,
+                response: Response::Events { events: Vec::new() },
+                last: true,
+            });
         }
     }
 
@@ -217,9 +230,9 @@ impl Tap {
         let at = slice.position;
         for event in slice.events {
             // Of the record that a cursor points into, only what lies behind it.
-            let seen = before.index.is_some_and(|index| {
-                at.seq == before.position.seq.next() && event.index <= index
-            });
+            let seen = before
+                .index
+                .is_some_and(|index| at.seq == before.position.seq.next() && event.index <= index);
             if seen || self.tail.limit.is_some_and(|limit| self.sent >= limit) {
                 continue;
             }

@@ -56,7 +56,10 @@ impl Wiring {
     }
 
     pub fn units_of(&self, pipeline: &Name) -> impl Iterator<Item = (LogId, NodeId, UnitId)> {
-        self.0.all_logs(pipeline).iter().map(|assigned| (assigned.id, assigned.node, assigned.unit.id.clone()))
+        self.0
+            .all_logs(pipeline)
+            .iter()
+            .map(|assigned| (assigned.id, assigned.node, assigned.unit.id.clone()))
     }
 
     pub fn has_stream(&self, pipeline: &Name, stream: &StreamName) -> bool {
@@ -66,8 +69,10 @@ impl Wiring {
     pub fn stream_names(&self, pipeline: &Name) -> Vec<String> {
         let Some(plan) = self.plan(pipeline) else { return Vec::new() };
         let outputs = plan.units.iter().flat_map(|unit| &unit.chain.outputs);
-        let names: BTreeSet<String> =
-            outputs.filter(|output| output.rekeyed.is_none()).map(|output| output.stream.to_string()).collect();
+        let names: BTreeSet<String> = outputs
+            .filter(|output| output.rekeyed.is_none())
+            .map(|output| output.stream.to_string())
+            .collect();
         names.into_iter().collect()
     }
 
@@ -84,13 +89,17 @@ impl Wiring {
 
     /// The actors of a stage that heads a unit: those that may keep state.
     pub fn shares_of_stage(&self, pipeline: &Name, stage: &Name) -> Vec<(LogId, NodeId, Share)> {
-        let heads = |log: &&Arc<Assigned>| log.unit.id.name == *stage && matches!(log.unit.id.role, Role::Stage | Role::Sink);
+        let heads = |log: &&Arc<Assigned>| {
+            log.unit.id.name == *stage && matches!(log.unit.id.role, Role::Stage | Role::Sink)
+        };
         self.0.all_logs(pipeline).iter().filter(heads).map(|log| (log.id, log.node, log.share)).collect()
     }
 
     /// What `show` lists, in the plan's order.
     pub fn rows_of(&self, pipeline: &Name) -> Vec<Row> {
-        let (Some(plan), Some(manifest)) = (self.plan(pipeline), self.manifest(pipeline)) else { return Vec::new() };
+        let (Some(plan), Some(manifest)) = (self.plan(pipeline), self.manifest(pipeline)) else {
+            return Vec::new();
+        };
         let mut rows: Vec<Row> = Vec::new();
         for unit in &plan.units {
             let mut names: Vec<String> = match &unit.chain.head {
@@ -99,7 +108,13 @@ impl Wiring {
                 Head::Wasm { stage, .. } | Head::Learn { stage, .. } => alloc::vec![stage.to_string()],
                 Head::Sink { sink, .. } => alloc::vec![sink.to_string()],
             };
-            names.extend(unit.chain.outputs.iter().filter(|output| output.rekeyed.is_none() && output.stream.side.is_none()).map(|output| output.stream.base.to_string()));
+            names.extend(
+                unit.chain
+                    .outputs
+                    .iter()
+                    .filter(|output| output.rekeyed.is_none() && output.stream.side.is_none())
+                    .map(|output| output.stream.base.to_string()),
+            );
             for name in names {
                 match rows.iter_mut().find(|row| row.name == name) {
                     Some(row) if !row.units.contains(&unit.id) => row.units.push(unit.id.clone()),

@@ -41,17 +41,31 @@ pub enum Message {
         credit: u64,
     },
     /// Repeats what the reader has received and granted in all since it subscribed: idempotent.
-    Credit { edge: EdgeId, total: u64, received: Position, committed: Position },
+    Credit {
+        edge: EdgeId,
+        total: u64,
+        received: Position,
+        committed: Position,
+    },
     Unsubscribe {
         edge: EdgeId,
     },
 
     // --- edges: writer to reader ---
     /// The subscription stands: slices follow on `at`; the log ends at `head` now.
-    Subscribed { edge: EdgeId, at: Position, head: Seq },
+    Subscribed {
+        edge: EdgeId,
+        at: Position,
+        head: Seq,
+    },
     /// Committed records, filtered. `after` is where the first slice follows on; the log ends at `head`
     /// now, so that the reader knows its lag.
-    Batch { edge: EdgeId, after: Position, slices: Vec<Slice>, head: Seq },
+    Batch {
+        edge: EdgeId,
+        after: Position,
+        slices: Vec<Slice>,
+        head: Seq,
+    },
     /// The reader was further than the log: its frontier falls back to `to`, by rule.
     FallBack {
         edge: EdgeId,

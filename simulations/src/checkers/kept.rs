@@ -29,7 +29,9 @@ pub fn check(world: &World, publishers: &[Publisher]) -> Result<u64, String> {
     for ((producer, n), event) in &promised {
         match found.get(&event.payload) {
             Some(1) => {}
-            Some(times) => return Err(format!("event {n} of {producer} stands {times} times in the source logs")),
+            Some(times) => {
+                return Err(format!("event {n} of {producer} stands {times} times in the source logs"));
+            }
             None => return Err(format!("event {n} of {producer} was acknowledged and is in no source log")),
         }
     }

@@ -33,7 +33,11 @@ pub fn check(world: &World) -> Result<u64, String> {
             let mut inputs: BTreeMap<LogId, (usize, BTreeMap<u16, u16>)> = BTreeMap::new();
             for upstream in assignment.upstreams(actor) {
                 let node = world.index_of(upstream.node).expect("placed on a node of this world");
-                inputs.entry(upstream.log).or_insert((node, BTreeMap::new())).1.insert(upstream.output, upstream.input);
+                inputs
+                    .entry(upstream.log)
+                    .or_insert((node, BTreeMap::new()))
+                    .1
+                    .insert(upstream.output, upstream.input);
             }
             let spec = Arc::new(ActorSpec { name: actor.name.clone(), chain: actor.unit.chain.clone() });
             let node = world.index_of(actor.node).expect("placed on a node of this world");
@@ -56,7 +60,8 @@ fn check_actor(
     let mut oracle = Hosted::new(spec, &[])?;
     let mut upstream: BTreeMap<LogId, Vec<Kept>> = BTreeMap::new();
     for (input, (at, _)) in inputs {
-        let records = world.nodes[*at].disk.logs.get(input).map(|log| log.records.as_slice()).unwrap_or_default();
+        let records =
+            world.nodes[*at].disk.logs.get(input).map(|log| log.records.as_slice()).unwrap_or_default();
         upstream.insert(*input, records.iter().filter_map(Kept::of).collect());
     }
     let mut frontier: BTreeMap<LogId, Position> = BTreeMap::new();
@@ -65,17 +70,31 @@ fn check_actor(
         let Body::Commit(commit) = body else { continue };
         let mut batch = Vec::new();
         for advance in &commit.frontier {
-            let (_, outputs) = inputs.get(&advance.log).ok_or_else(|| format!("it reads log {}, which is no input", advance.log))?;
+            let (_, outputs) = inputs
+                .get(&advance.log)
+                .ok_or_else(|| format!("it reads log {}, which is no input", advance.log))?;
             let filter = Filter { outputs: outputs.keys().copied().collect(), slots };
             let from = frontier.insert(advance.log, advance.to).map_or(Seq(0), |at| at.seq);
             if advance.to.seq <= from {
-                return Err(format!("commit {} moves the frontier of {} from {} to {}", record.seq.0, advance.log, from.0, advance.to.seq.0));
+                return Err(format!(
+                    "commit {} moves the frontier of {} from {} to {}",
+                    record.seq.0, advance.log, from.0, advance.to.seq.0
+                ));
             }
             let records = upstream.get(&advance.log).into_iter().flatten();
-            for kept in records.filter(|kept| kept.position.seq > from && kept.position.seq <= advance.to.seq) {
+            for kept in records.filter(|kept| kept.position.seq > from && kept.position.seq <= advance.to.seq)
+            {
                 for event in slice_of(kept, &filter).events {
-                    let id = EventId { log: advance.log, epoch: kept.position.epoch, seq: kept.position.seq, index: event.index };
-                    batch.push(Invoked { input: outputs[&event.output], placed: Placed { id, event: event.event } });
+                    let id = EventId {
+                        log: advance.log,
+                        epoch: kept.position.epoch,
+                        seq: kept.position.seq,
+                        index: event.index,
+                    };
+                    batch.push(Invoked {
+                        input: outputs[&event.output],
+                        placed: Placed { id, event: event.event },
+                    });
                 }
             }
         }
