@@ -11,18 +11,18 @@ impl Chance {
         Chance(ChaCha8Rng::seed_from_u64(seed))
     }
 
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.0.next_u64()
     }
 
     /// A number from `low` up to and including `high`.
     pub fn between(&mut self, low: u64, high: u64) -> u64 {
-        low + self.next() % (high - low + 1)
+        low + self.draw() % (high - low + 1)
     }
 
     /// True once in `n`; never for 0.
     pub fn one_in(&mut self, n: u64) -> bool {
-        n > 0 && self.next().is_multiple_of(n)
+        n > 0 && self.draw().is_multiple_of(n)
     }
 
     pub fn pick<'a, T>(&mut self, items: &'a [T]) -> &'a T {

@@ -109,7 +109,7 @@ impl World {
         let nodes = (0..nodes)
             .map(|_| {
                 let mut key = [0; 32];
-                key.chunks_mut(8).for_each(|chunk| chunk.copy_from_slice(&chance.next().to_le_bytes()));
+                key.chunks_mut(8).for_each(|chunk| chunk.copy_from_slice(&chance.draw().to_le_bytes()));
                 Node {
                     id: id_of(key),
                     key,
@@ -259,7 +259,7 @@ impl World {
             return;
         }
         self.trace.line(self.now, format!("n{node} starts"));
-        let seed = self.chance.next();
+        let seed = self.chance.draw();
         let born = &mut self.nodes[node];
         born.disk_until = self.now;
         born.peer = Some(Peer::new(PeerConfig {

@@ -167,6 +167,10 @@ impl Storage {
     }
 
     fn shut_down(&mut self) {
+        // `stop` was here before `drop`.
+        if self.threads.is_empty() {
+            return;
+        }
         self.command(Command::Stop);
         // The other threads end with the last sender of their queue.
         (self.reads, self.chores) = (mpsc::channel().0, mpsc::channel().0);

@@ -303,7 +303,7 @@ impl Actor {
     }
 
     fn go_on(&mut self, mut work: Work, now: Time, actions: &mut Vec<Action>) {
-        match work.next() {
+        match work.next_call() {
             Next::Call(batch) => {
                 self.calls += 1;
                 let call = CallId(self.calls);

@@ -106,7 +106,7 @@ impl Work {
     }
 
     /// The next call. Events whose key got blocked meanwhile park here instead.
-    pub fn next(&mut self) -> Next {
+    pub fn next_call(&mut self) -> Next {
         while let Some(range) = self.ranges.last().copied() {
             let (blocked, free): (Vec<usize>, Vec<usize>) =
                 (range.first..range.end).partition(|&index| self.is_blocked(index));

@@ -78,10 +78,11 @@ impl Peer {
             }
             Request::Nodes => self.gather_actors(asker, Wants::Nodes, None, effects),
             Request::Pipelines => self.gather_actors(asker, Wants::Pipelines, None, effects),
-            Request::Show { pipeline } => match self.known_pipeline(asker, &pipeline, effects) {
-                true => self.gather_actors(asker, Wants::Show(pipeline.clone()), Some(pipeline), effects),
-                false => {}
-            },
+            Request::Show { pipeline } => {
+                if self.known_pipeline(asker, &pipeline, effects) {
+                    self.gather_actors(asker, Wants::Show(pipeline.clone()), Some(pipeline), effects);
+                }
+            }
             Request::Deploy { manifest } => self.deploy(asker, manifest, effects),
             Request::Remove { pipeline } => self.remove(asker, pipeline, effects),
             Request::Publish(publish) => self.publish(asker, publish, effects),

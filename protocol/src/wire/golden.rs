@@ -27,7 +27,7 @@ use crate::wire::handshake::{
     Welcome,
 };
 use crate::wire::message::{
-    AskId, EdgeId, Filter, From, Head, Message, Refusal as EdgeRefusal, Slice, SliceEvent,
+    AskId, EdgeId, Filter, From, Head, Mark, Message, Refusal as EdgeRefusal, Slice, SliceEvent,
 };
 use crate::wire::token::{Token, TokenId};
 use crate::wire::{codec, token::TokenError};
@@ -75,8 +75,7 @@ fn messages_keep_their_bytes() {
     let slice = Slice {
         position: AT,
         events: vec![SliceEvent { index: 2, output: 1, event: event() }],
-        watermark: Time(4),
-        idle: false,
+        mark: Some(Mark { watermark: Time(4), idle: false }),
         closed: None,
     };
     let body = Body::EpochStart(EpochStart { writer: NODE, keepers: vec![NODE], at: Time(3) });
@@ -90,14 +89,17 @@ fn messages_keep_their_bytes() {
             Message::Subscribe {
                 edge,
                 log: LOG,
+                reader: Some(LOG),
                 filter: Filter { outputs: vec![0, 2], slots },
                 from: From::After(AT),
+                committed: Position::START,
                 credit: 1 << 20,
             },
         ),
         ("credit", Message::Credit { edge, total: 70_000, received: AT, committed: Position::START }),
         ("unsubscribe", Message::Unsubscribe { edge }),
-        ("batch", Message::Batch { edge, after: Position::START, slices: vec![slice] }),
+        ("batch", Message::Batch { edge, after: Position::START, slices: vec![slice], head: Seq(11) }),
+        ("subscribed", Message::Subscribed { edge, at: AT, head: Seq(11) }),
         ("fall back", Message::FallBack { edge, to: AT }),
         ("refused", Message::Refused { edge, why: EdgeRefusal::Gone { first: Seq(6) } }),
         ("ask", Message::Ask { ask, question: Question::Actors { pipeline: None } }),
@@ -147,6 +149,7 @@ fn records_keep_their_bytes() {
         }],
         undead: vec![id()],
         observed: vec![Observed::Now(Time(3)), Observed::Random(4)],
+        events_in: 3,
         at: Time(7),
     };
     let append = Append {
