@@ -19,7 +19,13 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!("cargo::rerun-if-changed=../examples/functions/{file}");
     }
 
-    let target = out.join("guests");
+    // Where `cargo build` in that folder puts it too, so that the example pipelines find it; a
+    // checkout that cannot be written keeps it to itself.
+    let shared = functions.join("target");
+    let target = match std::fs::create_dir_all(&shared) {
+        Ok(()) if !std::fs::metadata(&shared)?.permissions().readonly() => shared,
+        Ok(()) | Err(_) => out.join("guests"),
+    };
     build(&functions, &target)?;
     let built = target.join("wasm32-wasip2/release").join(GUEST).with_extension("wasm");
     std::fs::copy(built, out.join(GUEST).with_extension("wasm"))?;
