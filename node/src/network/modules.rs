@@ -123,7 +123,7 @@ impl Fetcher {
         }
         let mut tried = Vec::new();
         for holder in holders {
-            match self.from_holder(digest, *holder).await {
+            match self.ask_holder(digest, *holder).await {
                 Ok(()) => {
                     self.counters.modules_fetched.one();
                     return Ok(());
@@ -143,7 +143,7 @@ impl Fetcher {
         }
     }
 
-    async fn from_holder(&self, digest: Digest, holder: NodeId) -> Result<(), FetchError> {
+    async fn ask_holder(&self, digest: Digest, holder: NodeId) -> Result<(), FetchError> {
         let (reply, stream) = oneshot::channel();
         let order = Order::Open { node: holder, protocol: MODULE, reply };
         self.orders.send(order).await.map_err(|_| FetchError::Unconnected)?;
