@@ -34,6 +34,8 @@ const ORDERS_MAX: usize = 4096;
 const LISTEN_DEADLINE: Duration = Duration::from_secs(10);
 /// A stopping network is given this long to say goodbye.
 const STOP_DEADLINE: Duration = Duration::from_secs(2);
+const FREED_DEADLINE: Duration = Duration::from_millis(500);
+const FREED_POLL: Duration = Duration::from_millis(5);
 
 /// How the network is to run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -206,6 +208,17 @@ impl Network {
             if tokio::time::timeout(STOP_DEADLINE, task).await.is_err() {
                 abort.abort();
             }
+        }
+        // A dial that is being given up may hold the listeners for a moment longer.
+        let tcp = |address: &&Multiaddr| address.iter().any(|part| matches!(part, Protocol::Tcp(_)));
+        let listening: Vec<Multiaddr> = self.listening().iter().filter(tcp).cloned().collect();
+        let freed = async {
+            while listening.iter().any(|address| try_bind(address).is_err()) {
+                tokio::time::sleep(FREED_POLL).await;
+            }
+        };
+        if tokio::time::timeout(FREED_DEADLINE, freed).await.is_err() {
+            tracing::debug!("a port is still in use");
         }
     }
 
