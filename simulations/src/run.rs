@@ -311,7 +311,7 @@ impl Run {
                 format!("{} at {} of {}", publisher.name, publisher.acknowledged, publisher.total)
             })
             .collect();
-        Err(Broken::NoProgress(format!("{PEACE:?} after the last fault: {}", states.join(", "))))
+        Err(Broken::NoProgress(format!("{PEACE:?} after the last fault: {}; {}", states.join(", "), self.laggards())))
     }
 
     /// Nobody lags, as `show` tells.
@@ -321,6 +321,18 @@ impl Run {
         let Some(Response::Shown(shown)) = answer else { return Ok(false) };
         let mut actors = shown.stages.iter().flat_map(|stage| &stage.actors);
         Ok(actors.all(|actor| actor.lag == 0 && actor.trouble.is_none() && actor.epoch > 0))
+    }
+
+    /// The actors that lag, as `show` tells.
+    fn laggards(&mut self) -> String {
+        let id = self.world.request(0, Request::Show { pipeline: name("sim") });
+        let Ok(Some(Response::Shown(shown))) = self.await_answer(id, Span(10_000)).map(|mut all| all.pop()) else {
+            return "the pipeline cannot be shown".into();
+        };
+        let actors = shown.stages.iter().flat_map(|stage| stage.actors.iter().map(move |actor| (&stage.stage, actor)));
+        let lagging = actors.filter(|(_, actor)| actor.lag > 0 || actor.trouble.is_some() || actor.epoch == 0);
+        let said = lagging.map(|(stage, actor)| format!("{stage} lags {} ({:?})", actor.lag, actor.trouble));
+        said.collect::<Vec<String>>().join(", ")
     }
 
     /// Everything that a tap of this stream sees from its start.

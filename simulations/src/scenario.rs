@@ -99,7 +99,7 @@ const CALM: Scenario = Scenario {
     trial: Trial::None,
 };
 
-pub const SCENARIOS: [Scenario; 12] = [
+pub const SCENARIOS: [Scenario; 13] = [
     CALM,
     Scenario { name: "links", cut_every: 1_500, link_loss: 400, ..CALM },
     Scenario { name: "crashes", crash_every: 1_500, link_loss: 2_000, ..CALM },
@@ -112,6 +112,7 @@ pub const SCENARIOS: [Scenario; 12] = [
     Scenario { name: "absent", crash_every: 4_000, trial: Trial::Absent, ..CALM },
     Scenario { name: "full-disk", trial: Trial::FullDisk, ..CALM },
     Scenario { name: "stalled-reader", retention: "256KiB", padding: 8_000, events_each: 300, trial: Trial::Stalled, ..CALM },
+    Scenario { name: "no-credit", padding: 30_000, events_each: 200, trial: Trial::Stalled, ..CALM },
 ];
 
 impl Scenario {

@@ -1,6 +1,7 @@
 //! What a scenario tries besides crashes and cuts: a node that comes late or is away, a full disk, a
 //! reader that stands still.
 
+use dunlin_protocol::limits::EDGE_CREDIT_BYTES;
 use dunlin_protocol::rpc::{Publish, Request, Response};
 use dunlin_protocol::time::Span;
 
@@ -71,6 +72,11 @@ impl Run {
             Trial::FullDisk => match self.publishers.iter().map(|publisher| publisher.unkept).sum() {
                 0u64 => Err(Broken::Promise("disks were full and no publisher was told".into())),
                 _ => Ok(()),
+            },
+            // Without a small retention the credit is what fills up, and nobody else waits.
+            Trial::Stalled if self.scenario.retention.is_empty() => match self.world.credit.fullest {
+                0..EDGE_CREDIT_BYTES => Err(Broken::Promise("a reader stood still and its credit never ran out".into())),
+                EDGE_CREDIT_BYTES.. => Ok(()),
             },
             Trial::Stalled => match self.publishers.iter().map(|publisher| publisher.busy).sum() {
                 0u64 => Err(Broken::Promise("a reader stood still and no publisher was told to wait".into())),
