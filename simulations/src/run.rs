@@ -86,7 +86,9 @@ impl Run {
         self.faults()?;
         let progress = self.peace();
         if let Some(error) = self.world.errors.first() {
-            return Err(Broken::Promise(format!("a node reported an error without a fault that explains it: {error}")));
+            return Err(Broken::Promise(format!(
+                "a node reported an error without a fault that explains it: {error}"
+            )));
         }
         progress?;
         let (events, actors) = self.judge()?;
@@ -210,7 +212,13 @@ impl Run {
         let (pipeline, source): (Name, Name) = (name("sim"), name("in"));
         for number in 0..self.scenario.publishers {
             let node = number % self.scenario.nodes;
-            self.publishers.push(Publisher::new(number, node, pipeline.clone(), source.clone(), &self.scenario));
+            self.publishers.push(Publisher::new(
+                number,
+                node,
+                pipeline.clone(),
+                source.clone(),
+                &self.scenario,
+            ));
         }
     }
 
@@ -227,7 +235,9 @@ impl Run {
         let end = now.after(self.scenario.chaos);
         self.try_at_first();
         while self.world.now < end {
-            self.work(Span(10));
+            // Sometimes a fault strikes in the very instant in which publishers are answered.
+            let pause = Span(self.world.chance.between(0, 12));
+            self.work(pause);
             self.strike();
             self.try_meanwhile()?;
         }
@@ -311,7 +321,11 @@ impl Run {
                 format!("{} at {} of {}", publisher.name, publisher.acknowledged, publisher.total)
             })
             .collect();
-        Err(Broken::NoProgress(format!("{PEACE:?} after the last fault: {}; {}", states.join(", "), self.laggards())))
+        Err(Broken::NoProgress(format!(
+            "{PEACE:?} after the last fault: {}; {}",
+            states.join(", "),
+            self.laggards()
+        )))
     }
 
     /// Nobody lags, as `show` tells.
@@ -326,11 +340,14 @@ impl Run {
     /// The actors that lag, as `show` tells.
     fn laggards(&mut self) -> String {
         let id = self.world.request(0, Request::Show { pipeline: name("sim") });
-        let Ok(Some(Response::Shown(shown))) = self.await_answer(id, Span(10_000)).map(|mut all| all.pop()) else {
+        let Ok(Some(Response::Shown(shown))) = self.await_answer(id, Span(10_000)).map(|mut all| all.pop())
+        else {
             return "the pipeline cannot be shown".into();
         };
-        let actors = shown.stages.iter().flat_map(|stage| stage.actors.iter().map(move |actor| (&stage.stage, actor)));
-        let lagging = actors.filter(|(_, actor)| actor.lag > 0 || actor.trouble.is_some() || actor.epoch == 0);
+        let actors =
+            shown.stages.iter().flat_map(|stage| stage.actors.iter().map(move |actor| (&stage.stage, actor)));
+        let lagging =
+            actors.filter(|(_, actor)| actor.lag > 0 || actor.trouble.is_some() || actor.epoch == 0);
         let said = lagging.map(|(stage, actor)| format!("{stage} lags {} ({:?})", actor.lag, actor.trouble));
         said.collect::<Vec<String>>().join(", ")
     }

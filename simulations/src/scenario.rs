@@ -111,7 +111,14 @@ pub const SCENARIOS: [Scenario; 13] = [
     Scenario { name: "late-join", nodes: 4, crash_every: 3_000, trial: Trial::LateJoin, ..CALM },
     Scenario { name: "absent", crash_every: 4_000, trial: Trial::Absent, ..CALM },
     Scenario { name: "full-disk", trial: Trial::FullDisk, ..CALM },
-    Scenario { name: "stalled-reader", retention: "256KiB", padding: 8_000, events_each: 300, trial: Trial::Stalled, ..CALM },
+    Scenario {
+        name: "stalled-reader",
+        retention: "256KiB",
+        padding: 8_000,
+        events_each: 300,
+        trial: Trial::Stalled,
+        ..CALM
+    },
     Scenario { name: "no-credit", padding: 30_000, events_each: 200, trial: Trial::Stalled, ..CALM },
 ];
 

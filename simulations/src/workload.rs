@@ -69,7 +69,8 @@ impl Publisher {
         let key = format!("k{}", (n * 7 + n / 3) % self.keys);
         let padding = "x".repeat(self.padding);
         let v = (n * 31) % 97;
-        let payload = format!(r#"{{"producer":"{}","n":{n},"key":"{key}","v":{v},"padding":"{padding}"}}"#, self.name);
+        let payload =
+            format!(r#"{{"producer":"{}","n":{n},"key":"{key}","v":{v},"padding":"{padding}"}}"#, self.name);
         Event {
             key: Bytes::from(key.into_bytes()),
             time: Time(1_000_000 + n * 1000),

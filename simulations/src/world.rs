@@ -34,12 +34,32 @@ enum Happening {
         input: Input,
     },
     /// A timer, if it still stands at this instant.
-    Timer { node: usize, life: u64, timer: Timer },
-    Deliver { from: usize, to: usize, link: u64, message: Message },
-    Link { a: usize, b: usize },
+    Timer {
+        node: usize,
+        life: u64,
+        timer: Timer,
+    },
+    Deliver {
+        from: usize,
+        to: usize,
+        link: u64,
+        message: Message,
+    },
+    Link {
+        a: usize,
+        b: usize,
+    },
     /// A write reaches the platter; `tell`: only now it counts.
-    Synced { node: usize, life: u64, log: LogId, seq: Seq, tell: bool },
-    Start { node: usize },
+    Synced {
+        node: usize,
+        life: u64,
+        log: LogId,
+        seq: Seq,
+        tell: bool,
+    },
+    Start {
+        node: usize,
+    },
 }
 
 #[derive(Debug)]
@@ -169,7 +189,8 @@ impl World {
         victim.life += 1;
         victim.timers.clear();
         victim.told.clear();
-        let left = std::mem::take(&mut victim.hosted).into_iter().map(|(log, hosted)| (log, hosted.left_behind()));
+        let left =
+            std::mem::take(&mut victim.hosted).into_iter().map(|(log, hosted)| (log, hosted.left_behind()));
         victim.stores.extend(left);
         if self.climate.power_loss {
             // A store is never synced: it may be gone, or stand further than its log.
@@ -349,9 +370,11 @@ impl World {
             Effect::Invoke { actor, call, batch, now } => {
                 let Some(hosted) = self.nodes[node].hosted.get_mut(&actor) else { return };
                 let outcome = match self.stalled {
-                    Some(stage) if hosted.stage == stage => {
-                        Err(CallError { stage: stage.into(), reason: "its outside is away".into(), again: Again::Later })
-                    }
+                    Some(stage) if hosted.stage == stage => Err(CallError {
+                        stage: stage.into(),
+                        reason: "its outside is away".into(),
+                        again: Again::Later,
+                    }),
                     Some(_) | None => hosted.invoke(&batch, now),
                 };
                 let after = Span(self.chance.between(0, self.climate.call_ms));
@@ -360,7 +383,11 @@ impl World {
             }
             Effect::Apply { actor, position } => {
                 let stands = self.nodes[node].told.get(&actor).is_some_and(|seq| position.seq <= *seq);
-                assert!(stands, "n{node} applies commit {} of {actor} before it is persisted", position.seq.0);
+                assert!(
+                    stands,
+                    "n{node} applies commit {} of {actor} before it is persisted",
+                    position.seq.0
+                );
                 if let Some(hosted) = self.nodes[node].hosted.get_mut(&actor) {
                     hosted.apply(position);
                 }

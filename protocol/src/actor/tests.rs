@@ -93,7 +93,10 @@ fn later_events_of_a_poison_event_s_key_park_behind_it() {
 fn parked_event_waits_longer_each_time() {
     let mut work = work_of(&["a1"]);
     run(&mut work, "a1");
-    assert_eq!(work.commit.parked.first().map(|one| (one.attempts, one.due)), Some((1, NOW.after(backoff(1)))));
+    assert_eq!(
+        work.commit.parked.first().map(|one| (one.attempts, one.due)),
+        Some((1, NOW.after(backoff(1))))
+    );
     assert!(backoff(2) > backoff(1));
 }
 
@@ -122,7 +125,13 @@ fn event_that_can_never_succeed_dies_at_once() {
 
 #[test]
 fn sink_that_refuses_everything_pauses() {
-    let refuse = |index| FailedEvent { index, event: None, stage: "s".into(), reason: "no".into(), again: Again::Never };
+    let refuse = |index| FailedEvent {
+        index,
+        event: None,
+        stage: "s".into(),
+        reason: "no".into(),
+        again: Again::Never,
+    };
     let mut work = work_of(&["a1", "b1"]);
     work.next();
     let all = Outcome { failed: vec![refuse(0), refuse(1)], ..Outcome::default() };
@@ -217,7 +226,10 @@ fn full_log_takes_no_commit() {
 fn frontier_falls_back_with_its_log() {
     let mut actor = actor();
     let at = |seq| Position { epoch: Epoch(1), seq: Seq(seq), hash: Hash([0; 16]) };
-    actor.memory.frontier.insert(UPSTREAM, Advance { log: UPSTREAM, to: at(9), watermark: Time(3), idle: false });
+    actor
+        .memory
+        .frontier
+        .insert(UPSTREAM, Advance { log: UPSTREAM, to: at(9), watermark: Time(3), idle: false });
     actor.fall_back(&UPSTREAM, at(4));
     assert_eq!(actor.memory.position_in(&UPSTREAM), at(4));
 }

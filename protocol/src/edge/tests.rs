@@ -144,7 +144,9 @@ fn reader_falls_back_to_where_the_log_really_ended() {
     reader.on_batch(after, slices, Seq(3), NOW);
     reader.fall_back(to);
     assert_eq!(reader.received(), to);
-    assert!(matches!(reader.beat(NOW, true), Some(Message::Subscribe { from: From::After(at), .. }) if at == to));
+    assert!(
+        matches!(reader.beat(NOW, true), Some(Message::Subscribe { from: From::After(at), .. }) if at == to)
+    );
 }
 
 #[test]

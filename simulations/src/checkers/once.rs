@@ -7,14 +7,19 @@ use dunlin_protocol::rpc::TailEvent;
 
 use super::tail::{Numbered, number_of};
 
-pub fn check(events: &[TailEvent], entered: &BTreeSet<Numbered>, again: &BTreeSet<Numbered>) -> Result<(), String> {
+pub fn check(
+    events: &[TailEvent],
+    entered: &BTreeSet<Numbered>,
+    again: &BTreeSet<Numbered>,
+) -> Result<(), String> {
     let mut ids = BTreeSet::new();
     let mut seen: BTreeMap<Numbered, u64> = BTreeMap::new();
     for event in events {
         if !ids.insert(event.placed.id) {
             return Err(format!("event {} was seen twice", event.placed.id));
         }
-        let number = number_of(&event.placed.event).ok_or("an event came out without its producer's number")?;
+        let number =
+            number_of(&event.placed.event).ok_or("an event came out without its producer's number")?;
         *seen.entry(number).or_default() += 1;
     }
     for (number, times) in &seen {
@@ -25,7 +30,10 @@ pub fn check(events: &[TailEvent], entered: &BTreeSet<Numbered>, again: &BTreeSe
     }
     for number in entered {
         if !seen.contains_key(number) {
-            return Err(format!("event {} of {} stands in a source log and never came out", number.1, number.0));
+            return Err(format!(
+                "event {} of {} stands in a source log and never came out",
+                number.1, number.0
+            ));
         }
     }
     Ok(())

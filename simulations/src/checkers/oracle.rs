@@ -76,9 +76,14 @@ fn check_actor(
             // What it read was lost since: nobody can say what should have come of it.
             from_lost |= !stands(records, advance.to).1;
             if advance.to.seq <= from && !from_lost {
-                return Err(format!("commit {} moves the frontier of {} from {} to {}", record.seq.0, advance.log, from.0, advance.to.seq.0));
+                return Err(format!(
+                    "commit {} moves the frontier of {} from {} to {}",
+                    record.seq.0, advance.log, from.0, advance.to.seq.0
+                ));
             }
-            for kept in records.iter().filter(|kept| kept.position.seq > from && kept.position.seq <= advance.to.seq) {
+            for kept in
+                records.iter().filter(|kept| kept.position.seq > from && kept.position.seq <= advance.to.seq)
+            {
                 for event in slice_of(kept, &filter).events {
                     let id = EventId {
                         log: advance.log,

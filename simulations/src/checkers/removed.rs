@@ -8,7 +8,9 @@ pub fn check(world: &World) -> Result<(), String> {
     for (index, node) in world.nodes.iter().enumerate() {
         for (log, kept) in &node.disk.logs {
             if let LogName::Actor { pipeline, unit, .. } = &kept.name {
-                return Err(format!("n{index} still holds log {log} ({unit:?}) of the removed pipeline {pipeline}"));
+                return Err(format!(
+                    "n{index} still holds log {log} ({unit:?}) of the removed pipeline {pipeline}"
+                ));
             }
         }
     }

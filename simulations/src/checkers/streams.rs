@@ -30,7 +30,8 @@ pub fn on_disk(world: &World, stream: &str) -> Result<Vec<TailEvent>, String> {
             .filter(|(output, _)| output.rekeyed.is_none() && output.stream.to_string() == stream)
             .map(|(_, index)| index)
             .collect();
-        let Some(kept) = world.index_of(log.node).and_then(|node| world.nodes[node].disk.logs.get(&log.id)) else {
+        let Some(kept) = world.index_of(log.node).and_then(|node| world.nodes[node].disk.logs.get(&log.id))
+        else {
             continue;
         };
         let filter = Filter { outputs, slots: SlotRange::ALL };
@@ -38,7 +39,8 @@ pub fn on_disk(world: &World, stream: &str) -> Result<Vec<TailEvent>, String> {
             let at = record.position;
             for event in slice_of(&record, &filter).events {
                 let id = EventId { log: log.id, epoch: at.epoch, seq: at.seq, index: event.index };
-                events.push(TailEvent { placed: Placed { id, event: event.event }, cursor: Cursor::default() });
+                events
+                    .push(TailEvent { placed: Placed { id, event: event.event }, cursor: Cursor::default() });
             }
         }
     }

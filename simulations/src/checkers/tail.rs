@@ -33,7 +33,9 @@ pub fn check(world: &World) -> Result<BTreeSet<Numbered>, String> {
                 for (producer, n) in append.events.iter().filter_map(number_of) {
                     let before = last.insert(producer.clone(), n).unwrap_or(0);
                     if n != before + 1 {
-                        return Err(format!("event {n} of {producer} follows on event {before} in its source log"));
+                        return Err(format!(
+                            "event {n} of {producer} follows on event {before} in its source log"
+                        ));
                     }
                     standing.insert((producer, n));
                 }

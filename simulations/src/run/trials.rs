@@ -75,7 +75,9 @@ impl Run {
             },
             // Without a small retention the credit is what fills up, and nobody else waits.
             Trial::Stalled if self.scenario.retention.is_empty() => match self.world.credit.fullest {
-                0..EDGE_CREDIT_BYTES => Err(Broken::Promise("a reader stood still and its credit never ran out".into())),
+                0..EDGE_CREDIT_BYTES => {
+                    Err(Broken::Promise("a reader stood still and its credit never ran out".into()))
+                }
                 EDGE_CREDIT_BYTES.. => Ok(()),
             },
             Trial::Stalled => match self.publishers.iter().map(|publisher| publisher.busy).sum() {
@@ -96,10 +98,18 @@ impl Run {
         self.pass(Span(2_000));
         self.world.start(away, Span(10));
         self.pass(Span(20));
-        let publish = Publish { pipeline: name("sim"), source: name("in"), producer: None, log: None, events: Vec::new() };
+        let publish = Publish {
+            pipeline: name("sim"),
+            source: name("in"),
+            producer: None,
+            log: None,
+            events: Vec::new(),
+        };
         let id = self.world.request(away, Request::Publish(publish));
         if let Some(Response::Published { .. }) = self.await_answer(id, CATCH_UP)?.pop() {
-            return Err(Broken::Promise("a node that was away during the removal took events for the removed pipeline".into()));
+            return Err(Broken::Promise(
+                "a node that was away during the removal took events for the removed pipeline".into(),
+            ));
         }
         self.pass(CATCH_UP);
         checkers::removed::check(&self.world).map_err(Broken::Promise)
