@@ -55,7 +55,7 @@ fn trap(again: Again) -> CallError {
 /// Makes all calls; one with an event of this name traps. Returns how many calls it took.
 fn run(work: &mut Work, poison: &str) -> usize {
     let mut calls = 0;
-    while let Next::Call(batch) = work.next() {
+    while let Next::Call(batch) = work.next_call() {
         calls += 1;
         let bad = batch.iter().any(|one| one.placed.event.payload == poison.as_bytes());
         let outcome = if bad { Err(trap(Again::Maybe)) } else { Ok(echo(&batch)) };
@@ -118,7 +118,7 @@ fn attempts_end_in_one_dead_letter() {
 #[test]
 fn event_that_can_never_succeed_dies_at_once() {
     let mut work = work_of(&["a1"]);
-    work.next();
+    work.next_call();
     work.on_returned(Err(trap(Again::Never)), false, NOW);
     assert_eq!((work.commit.dead.len(), work.commit.parked.len()), (1, 0));
 }
@@ -133,11 +133,11 @@ fn sink_that_refuses_everything_pauses() {
         again: Again::Never,
     };
     let mut work = work_of(&["a1", "b1"]);
-    work.next();
+    work.next_call();
     let all = Outcome { failed: vec![refuse(0), refuse(1)], ..Outcome::default() };
     assert_eq!(work.on_returned(Ok(all), true, NOW), Verdict::WaitAndRepeat("no".into()));
     let mut work = work_of(&["a1", "b1"]);
-    work.next();
+    work.next_call();
     let one = Outcome { failed: vec![refuse(0)], ..Outcome::default() };
     assert_eq!(work.on_returned(Ok(one), true, NOW), Verdict::GoOn);
     assert_eq!(names(work.commit.dead.iter().map(|letter| &letter.event)), ["a1"]);
@@ -147,10 +147,10 @@ fn sink_that_refuses_everything_pauses() {
 fn work_begun_anew_keeps_its_order() {
     let list = ["a1", "b1", "a2", "c1"];
     let mut work = work_of(&list);
-    work.next();
+    work.next_call();
     assert!(matches!(work.on_returned(Err(trap(Again::Later)), true, NOW), Verdict::WaitAndRepeat(_)));
     let mut anew = work.begin_anew(&[]);
-    let Next::Call(batch) = anew.next() else { panic!("nothing to call") };
+    let Next::Call(batch) = anew.next_call() else { panic!("nothing to call") };
     assert_eq!(names(batch.iter().map(|one| &one.placed.event)), list);
     assert_eq!(anew.commit.events_in, 4);
 }

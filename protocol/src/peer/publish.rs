@@ -94,7 +94,11 @@ impl Peer {
             Taken::Append { append, acknowledged, last } => {
                 self.append_to_source(log, append, effects);
                 if planted(Mutation::AcknowledgeEarly) {
-                    return self.answer(asker, Response::Published { log, acknowledged, last, position }, effects);
+                    return self.answer(
+                        asker,
+                        Response::Published { log, acknowledged, last, position },
+                        effects,
+                    );
                 }
                 self.wait(log, Waiting { asker, seq: head.next(), acknowledged, last });
                 self.restless_actors.insert(log);
