@@ -15,6 +15,7 @@ pub mod id;
 pub mod limits;
 pub mod log;
 pub mod mesh;
+pub mod mutation;
 pub mod peer;
 pub mod pipeline;
 pub mod rpc;

@@ -13,6 +13,8 @@ use crate::chance::Chance;
 #[derive(Debug, Default)]
 pub struct Disk {
     pub logs: BTreeMap<LogId, DiskLog>,
+    /// No space left: every write is refused.
+    pub full: bool,
 }
 
 #[derive(Debug)]
@@ -21,8 +23,22 @@ pub struct DiskLog {
     pub records: Vec<Record>,
     /// How many of them are synced.
     synced: usize,
+    /// A write was refused; until one follows on again, what was asked for behind it goes too.
+    failing: bool,
+    /// Its un-synced tail goes with the process, not only with the power: `memory`.
+    pub volatile: bool,
     pub snapshot: Option<(Position, Bytes)>,
     first: Seq,
+}
+
+/// What becomes of a write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Written {
+    Taken,
+    /// No space: from its first record on nothing stands.
+    Refused,
+    /// It follows on what was refused and goes with it.
+    Behind,
 }
 
 impl Disk {
@@ -31,14 +47,28 @@ impl Disk {
             name,
             records: Vec::new(),
             synced: 0,
+            failing: false,
+            volatile: false,
             snapshot: None,
             first: Seq(1),
         });
     }
 
     /// Writes without syncing. Panics when a record does not follow on: the core broke its promise.
-    pub fn write(&mut self, log: LogId, records: &[Record]) {
-        let Some(found) = self.logs.get_mut(&log) else { return };
+    pub fn write(&mut self, log: LogId, records: &[Record]) -> Written {
+        let full = self.full;
+        let Some(found) = self.logs.get_mut(&log) else { return Written::Behind };
+        let follows = records.first().is_some_and(|record| {
+            let head = found.records.last().map_or(Position::START, Record::position);
+            record.seq == head.seq.next() && record.previous == head.hash
+        });
+        if found.failing && !follows {
+            return Written::Behind;
+        }
+        found.failing = full;
+        if full {
+            return Written::Refused;
+        }
         for record in records {
             let (seq, hash) = found
                 .records
@@ -48,6 +78,7 @@ impl Disk {
             assert_eq!(record.previous, hash, "a record of log {log} breaks the chain");
             found.records.push(record.clone());
         }
+        Written::Taken
     }
 
     pub fn sync(&mut self, log: LogId, seq: Seq) {
@@ -57,16 +88,20 @@ impl Disk {
         }
     }
 
-    /// The process dies; with `power` the machine too: un-synced tails are torn anywhere.
-    pub fn crash(&mut self, power: bool, chance: &mut Chance) {
+    /// The process dies; with `power` the machine too: un-synced tails are torn anywhere. Returns
+    /// the records that are lost.
+    pub fn crash(&mut self, power: bool, chance: &mut Chance) -> Vec<Record> {
+        let mut lost = Vec::new();
         for log in self.logs.values_mut() {
             let loose = log.records.len() - log.synced;
-            if power && loose > 0 {
+            if (power || log.volatile) && loose > 0 {
                 let kept = chance.between(0, loose as u64) as usize;
-                log.records.truncate(log.synced + kept);
+                lost.extend(log.records.drain(log.synced + kept..));
             }
             log.synced = log.records.len();
+            log.failing = false;
         }
+        lost
     }
 
     pub fn read(&self, log: LogId, from: Seq, bytes_max: usize) -> Vec<Record> {

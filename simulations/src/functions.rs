@@ -8,6 +8,7 @@ use dunlin_operators::chain::ChainRunner;
 use dunlin_operators::operator::{FromHead, Handled, Operator, State};
 use dunlin_protocol::effect::{ActorSpec, CallError, Invoked, Outcome};
 use dunlin_protocol::event::Event;
+use dunlin_protocol::id::Position;
 use dunlin_protocol::log::record::{Body, Change, Record};
 use dunlin_protocol::pipeline::plan::Head;
 use dunlin_protocol::time::Time;
@@ -61,10 +62,20 @@ impl State for Shelf {
     }
 }
 
+/// Keyed state as a process leaves it behind, and the commit up to which it was applied.
+#[derive(Debug, Clone)]
+pub struct Store {
+    applied: Position,
+    entries: BTreeMap<Bytes, Bytes>,
+}
+
 /// One actor's function with its state.
 pub struct Hosted {
     runner: ChainRunner,
     pub shelf: Shelf,
+    applied: Position,
+    /// The head's stage.
+    pub stage: String,
 }
 
 impl std::fmt::Debug for Hosted {
@@ -74,18 +85,33 @@ impl std::fmt::Debug for Hosted {
 }
 
 impl Hosted {
-    /// The function of `spec` with the state that these records of its log make.
-    pub fn new(spec: &Arc<ActorSpec>, records: &[Record]) -> Result<Hosted, String> {
-        let mut hosted = Hosted {
-            runner: ChainRunner::new(&spec.chain, head_of(&spec.chain.head)?)?,
-            shelf: Shelf::default(),
+    /// The function of `spec` with the state that these records of its log make: an older store is
+    /// brought up, one whose position the log lacks goes.
+    pub fn new(spec: &Arc<ActorSpec>, records: &[Record], store: Option<Store>) -> Result<Hosted, String> {
+        let stage = match &spec.chain.head {
+            Head::None | Head::Pass => String::new(),
+            Head::Wasm { stage, .. } | Head::Learn { stage, .. } => stage.to_string(),
+            Head::Sink { sink, .. } => sink.to_string(),
         };
-        for record in records {
+        let runner = ChainRunner::new(&spec.chain, head_of(&spec.chain.head)?)?;
+        let mut hosted = Hosted { runner, shelf: Shelf::default(), applied: Position::START, stage };
+        let known = |store: &Store| records.iter().any(|record| record.position() == store.applied);
+        if let Some(store) = store.filter(known) {
+            hosted.applied = store.applied;
+            hosted.shelf.committed = store.entries;
+        }
+        for record in records.iter().skip_while(|record| record.seq <= hosted.applied.seq) {
             if let Ok(Body::Commit(commit)) = record.decode() {
                 hosted.shelf.apply(&commit.state);
             }
         }
+        hosted.applied = records.last().map_or(Position::START, Record::position);
         Ok(hosted)
+    }
+
+    /// What stays of it when the process dies.
+    pub fn left_behind(self) -> Store {
+        Store { applied: self.applied, entries: self.shelf.committed }
     }
 
     pub fn invoke(&mut self, batch: &[Invoked], now: Time) -> Result<Outcome, CallError> {
@@ -105,7 +131,8 @@ impl Hosted {
         outcome
     }
 
-    pub fn apply(&mut self) {
+    pub fn apply(&mut self, position: Position) {
+        self.applied = position;
         let staged = std::mem::take(&mut self.shelf.staged);
         let changes: Vec<Change> = staged.into_iter().map(|(key, value)| Change { key, value }).collect();
         self.shelf.apply(&changes);

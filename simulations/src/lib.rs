@@ -19,5 +19,6 @@ pub mod network;
 pub mod run;
 pub mod scenario;
 pub mod trace;
+pub mod verdict;
 pub mod workload;
 pub mod world;

@@ -1,5 +1,8 @@
 //! One run of one seed: a mesh, a pipeline, publishers, faults; then peace, and the checkers.
 
+mod trials;
+
+use std::collections::BTreeSet;
 use std::fmt;
 
 use dunlin_protocol::effect::{Input, RequestId};
@@ -10,8 +13,8 @@ use dunlin_protocol::time::{Span, Time};
 
 use crate::chance::Chance;
 use crate::checkers;
-use crate::scenario::Scenario;
-use crate::workload::Publisher;
+use crate::scenario::{Scenario, Trial};
+use crate::workload::{Publisher, acknowledged};
 use crate::world::World;
 
 /// After the faults healed, everything must be through within this much virtual time.
@@ -55,6 +58,7 @@ pub struct Run {
     next_crash: Time,
     next_cut: Time,
     heal_at: Time,
+    next_trial: Time,
 }
 
 impl Run {
@@ -68,31 +72,64 @@ impl Run {
             next_crash: Time::MAX,
             next_cut: Time::MAX,
             heal_at: Time::MAX,
+            next_trial: Time::MAX,
         }
     }
 
     pub fn go(&mut self) -> Result<Good, Broken> {
         let began = self.world.now;
-        for node in 0..self.scenario.nodes {
+        for node in 0..self.scenario.nodes - usize::from(self.scenario.trial == Trial::LateJoin) {
             self.world.start(node, Span(node as u64 * 50));
         }
         self.deploy()?;
         self.begin_work();
-        self.faults();
-        self.peace()?;
-        let events = checkers::kept::check(&self.world, &self.publishers).map_err(Broken::Promise)?;
-        let tail = self.tail("twice")?;
-        checkers::once::check(&tail, &self.publishers).map_err(Broken::Promise)?;
-        checkers::order::check(&tail).map_err(Broken::Promise)?;
-        checkers::once::check(&self.tail("last")?, &self.publishers).map_err(Broken::Promise)?;
+        self.faults()?;
+        let progress = self.peace();
+        if let Some(error) = self.world.errors.first() {
+            return Err(Broken::Promise(format!(
+                "a node reported an error without a fault that explains it: {error}"
+            )));
+        }
+        progress?;
+        let (events, actors) = self.judge()?;
+        self.try_at_end()?;
+        let virtual_ms = self.world.now.since(began).0;
+        Ok(Good { hash: self.world.trace.hash(), events, actors, virtual_ms })
+    }
+
+    /// Every property's checker. Returns how many events and actors they saw.
+    fn judge(&mut self) -> Result<(u64, u64), Broken> {
+        if let Some(broken) = self.world.credit.broken.take() {
+            return Err(Broken::Promise(broken));
+        }
+        let entered = match self.scenario.may_lose() {
+            true => checkers::tail::check(&self.world).map_err(Broken::Promise)?,
+            false => {
+                checkers::kept::check(&self.world, &self.publishers).map_err(Broken::Promise)?;
+                acknowledged(&self.publishers).into_keys().collect()
+            }
+        };
+        let again: BTreeSet<_> = match self.scenario.may_lose() {
+            true => checkers::tail::lost(&self.world.lost),
+            false => BTreeSet::new(),
+        };
+        let (twice, last) = match self.scenario.retention {
+            "" => (self.tail("twice")?, self.tail("last")?),
+            _ => {
+                let read = |stream| checkers::streams::on_disk(&self.world, stream).map_err(Broken::Promise);
+                (read("twice")?, read("last")?)
+            }
+        };
+        checkers::once::check(&twice, &entered, &again).map_err(Broken::Promise)?;
+        checkers::order::check(&twice, &again).map_err(Broken::Promise)?;
+        checkers::once::check(&last, &entered, &again).map_err(Broken::Promise)?;
         let actors = checkers::oracle::check(&self.world).map_err(Broken::Promise)?;
         if let Some(error) = self.world.errors.first() {
             return Err(Broken::Promise(format!(
                 "a node reported an error without a fault that explains it: {error}"
             )));
         }
-        let virtual_ms = self.world.now.since(began).0;
-        Ok(Good { hash: self.world.trace.hash(), events, actors, virtual_ms })
+        Ok((entered.len() as u64, actors))
     }
 
     /// Time passes; nodes that others do not know yet are introduced.
@@ -164,6 +201,7 @@ impl Run {
             self.world.input_soon(node, Input::ModuleHeld { digest: Digest([0; 32]) });
         }
         self.pass(Span(1_500));
+        self.try_before_deploy();
         match self.ask(0, &Request::Deploy { manifest }, "the deploy")? {
             Response::Deployed { .. } => Ok(()),
             other => Err(Broken::Promise(format!("the deploy was answered {other:?}"))),
@@ -179,14 +217,13 @@ impl Run {
                 node,
                 pipeline.clone(),
                 source.clone(),
-                9,
-                self.scenario.events_each,
+                &self.scenario,
             ));
         }
     }
 
     /// The safety phase: publishers work while nodes crash and links break.
-    fn faults(&mut self) {
+    fn faults(&mut self) -> Result<(), Broken> {
         let chance = &mut self.world.chance;
         let mut draw = |every: u64, now: Time| match every {
             0 => Time::MAX,
@@ -196,10 +233,15 @@ impl Run {
         self.next_crash = draw(self.scenario.crash_every, now);
         self.next_cut = draw(self.scenario.cut_every, now);
         let end = now.after(self.scenario.chaos);
+        self.try_at_first();
         while self.world.now < end {
-            self.work(Span(10));
+            // Sometimes a fault strikes in the very instant in which publishers are answered.
+            let pause = Span(self.world.chance.between(0, 12));
+            self.work(pause);
             self.strike();
+            self.try_meanwhile()?;
         }
+        Ok(())
     }
 
     fn work(&mut self, span: Span) {
@@ -257,6 +299,9 @@ impl Run {
     fn peace(&mut self) -> Result<(), Broken> {
         self.world.network.heal();
         self.world.climate.link_loss = 0;
+        self.world.climate.message_loss = 0;
+        self.world.stalled = None;
+        self.world.nodes.iter_mut().for_each(|node| node.disk.full = false);
         let deadline = self.world.now.after(PEACE);
         for node in 0..self.scenario.nodes {
             self.world.start(node, Span(200));
@@ -276,7 +321,11 @@ impl Run {
                 format!("{} at {} of {}", publisher.name, publisher.acknowledged, publisher.total)
             })
             .collect();
-        Err(Broken::NoProgress(format!("{PEACE:?} after the last fault: {}", states.join(", "))))
+        Err(Broken::NoProgress(format!(
+            "{PEACE:?} after the last fault: {}; {}",
+            states.join(", "),
+            self.laggards()
+        )))
     }
 
     /// Nobody lags, as `show` tells.
@@ -286,6 +335,21 @@ impl Run {
         let Some(Response::Shown(shown)) = answer else { return Ok(false) };
         let mut actors = shown.stages.iter().flat_map(|stage| &stage.actors);
         Ok(actors.all(|actor| actor.lag == 0 && actor.trouble.is_none() && actor.epoch > 0))
+    }
+
+    /// The actors that lag, as `show` tells.
+    fn laggards(&mut self) -> String {
+        let id = self.world.request(0, Request::Show { pipeline: name("sim") });
+        let Ok(Some(Response::Shown(shown))) = self.await_answer(id, Span(10_000)).map(|mut all| all.pop())
+        else {
+            return "the pipeline cannot be shown".into();
+        };
+        let actors =
+            shown.stages.iter().flat_map(|stage| stage.actors.iter().map(move |actor| (&stage.stage, actor)));
+        let lagging =
+            actors.filter(|(_, actor)| actor.lag > 0 || actor.trouble.is_some() || actor.epoch == 0);
+        let said = lagging.map(|(stage, actor)| format!("{stage} lags {} ({:?})", actor.lag, actor.trouble));
+        said.collect::<Vec<String>>().join(", ")
     }
 
     /// Everything that a tap of this stream sees from its start.

@@ -19,12 +19,35 @@ pub struct Scenario {
     pub link_loss: u64,
     pub durability: &'static str,
     pub pipeline: &'static str,
+    /// `[retention] bytes`, empty for the default.
+    pub retention: &'static str,
+    /// Bytes that fill each event up.
+    pub padding: usize,
+    /// One in so many messages is lost or comes twice while its link stands.
+    pub message_loss: u64,
+    /// What happens besides.
+    pub trial: Trial,
+}
+
+/// One thing that a run tries besides its crashes and cuts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trial {
+    None,
+    /// The last node starts for the first time while events flow.
+    LateJoin,
+    /// The last node is down during the deploy, and again during the removal at the end.
+    Absent,
+    /// A disk is full for a while, again and again.
+    FullDisk,
+    /// A stage's outside is away for the whole phase of faults.
+    Stalled,
 }
 
 /// Source, filter, keyed stand-in guest, learning stage; every edge and every kind of home.
 pub const PIPELINE: &str = r#"
 name = "sim"
 durability = "DURABILITY"
+RETENTION
 
 [source.in]
 key = "key"
@@ -70,14 +93,33 @@ const CALM: Scenario = Scenario {
     link_loss: 0,
     durability: "disk",
     pipeline: PIPELINE,
+    retention: "",
+    padding: 0,
+    message_loss: 0,
+    trial: Trial::None,
 };
 
-pub const SCENARIOS: [Scenario; 5] = [
+pub const SCENARIOS: [Scenario; 13] = [
     CALM,
     Scenario { name: "links", cut_every: 1_500, link_loss: 400, ..CALM },
     Scenario { name: "crashes", crash_every: 1_500, link_loss: 2_000, ..CALM },
     Scenario { name: "power", crash_every: 1_200, power_loss: true, ..CALM },
     Scenario { name: "lone", nodes: 1, crash_every: 2_000, power_loss: true, ..CALM },
+    Scenario { name: "messages", message_loss: 60, cut_every: 3_000, ..CALM },
+    Scenario { name: "memory", crash_every: 1_200, durability: "memory", power_loss: true, ..CALM },
+    Scenario { name: "page", crash_every: 1_200, durability: "page", power_loss: true, ..CALM },
+    Scenario { name: "late-join", nodes: 4, crash_every: 3_000, trial: Trial::LateJoin, ..CALM },
+    Scenario { name: "absent", crash_every: 4_000, trial: Trial::Absent, ..CALM },
+    Scenario { name: "full-disk", trial: Trial::FullDisk, ..CALM },
+    Scenario {
+        name: "stalled-reader",
+        retention: "256KiB",
+        padding: 8_000,
+        events_each: 300,
+        trial: Trial::Stalled,
+        ..CALM
+    },
+    Scenario { name: "no-credit", padding: 30_000, events_each: 200, trial: Trial::Stalled, ..CALM },
 ];
 
 impl Scenario {
@@ -96,11 +138,21 @@ impl Scenario {
             sync_ms: chance.between(1, 8),
             call_ms: chance.between(0, 6),
             link_loss: self.link_loss,
+            message_loss: self.message_loss,
             power_loss: self.power_loss,
         }
     }
 
     pub fn manifest_text(&self) -> String {
-        self.pipeline.replace("DURABILITY", self.durability)
+        let retention = match self.retention {
+            "" => String::new(),
+            bytes => format!("retention = {{ bytes = \"{bytes}\" }}"),
+        };
+        self.pipeline.replace("DURABILITY", self.durability).replace("RETENTION", &retention)
+    }
+
+    /// A crash may lose what was acknowledged, at a log's end.
+    pub fn may_lose(&self) -> bool {
+        self.durability != "disk"
     }
 }

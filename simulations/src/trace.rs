@@ -36,6 +36,11 @@ impl Trace {
         }
     }
 
+    /// Bytes that only the hash takes: a message in full.
+    pub fn bytes(&mut self, bytes: &[u8]) {
+        self.hasher.update(bytes);
+    }
+
     pub fn hash(&self) -> String {
         self.hasher.finalize().to_hex()[..16].to_string()
     }

@@ -9,6 +9,7 @@ use dunlin_protocol::id::{LogId, Name};
 use dunlin_protocol::rpc::{FaultKind, ProducerRange, Publish, Request, Response};
 use dunlin_protocol::time::{Span, Time};
 
+use crate::scenario::Scenario;
 use crate::world::World;
 
 /// A publisher without an answer repeats the same request after this long.
@@ -30,22 +31,32 @@ pub struct Publisher {
     next_at: Time,
     /// The log that took it, as its answers said.
     pub log: Option<LogId>,
+    /// Bytes that fill each event up.
+    padding: usize,
+    /// The durability class may lose a tail: told so, it sends again from where the log ends.
+    may_lose: bool,
+    /// How often it was told to wait, and that a disk did not take its events.
+    pub busy: u64,
+    pub unkept: u64,
 }
 
 impl Publisher {
-    pub fn new(number: usize, node: usize, pipeline: Name, source: Name, keys: u64, total: u64) -> Publisher {
-        let name = format!("producer-{number}").parse().expect("a legal name");
+    pub fn new(number: usize, node: usize, pipeline: Name, source: Name, scenario: &Scenario) -> Publisher {
         Publisher {
             node,
-            name,
+            name: format!("producer-{number}").parse().expect("a legal name"),
             pipeline,
             source,
-            keys,
-            total,
+            keys: 9,
+            total: scenario.events_each,
             acknowledged: 0,
             under_way: None,
             next_at: Time(0),
             log: None,
+            padding: scenario.padding,
+            may_lose: scenario.may_lose(),
+            busy: 0,
+            unkept: 0,
         }
     }
 
@@ -56,8 +67,10 @@ impl Publisher {
     /// Event number `n` of this producer: the same whenever it is asked for.
     pub fn event(&self, n: u64) -> Event {
         let key = format!("k{}", (n * 7 + n / 3) % self.keys);
+        let padding = "x".repeat(self.padding);
+        let v = (n * 31) % 97;
         let payload =
-            format!(r#"{{"producer":"{}","n":{n},"key":"{key}","v":{}}}"#, self.name, (n * 31) % 97);
+            format!(r#"{{"producer":"{}","n":{n},"key":"{key}","v":{v},"padding":"{padding}"}}"#, self.name);
         Event {
             key: Bytes::from(key.into_bytes()),
             time: Time(1_000_000 + n * 1000),
@@ -110,9 +123,19 @@ impl Publisher {
                 self.next_at = world.now.after(Span(world.chance.between(0, 60)));
             }
             Response::Failed(fault) => match fault.kind {
-                FaultKind::Busy { retry_after_ms } => self.next_at = world.now.after(Span(retry_after_ms)),
+                FaultKind::Busy { retry_after_ms } => {
+                    self.busy += 1;
+                    self.next_at = world.now.after(Span(retry_after_ms));
+                }
                 FaultKind::Unknown | FaultKind::Unavailable | FaultKind::Storage => {
+                    self.unkept += u64::from(fault.kind == FaultKind::Storage);
                     self.next_at = world.now.after(Span(500));
+                }
+                FaultKind::Conflict if self.may_lose && expected_of(&fault.detail).is_some() => {
+                    let expected = expected_of(&fault.detail).unwrap_or(1);
+                    self.acknowledged = expected - 1;
+                    self.under_way = None;
+                    self.next_at = world.now;
                 }
                 FaultKind::Invalid | FaultKind::Conflict | FaultKind::NotYet => {
                     return Err(format!("{} was refused: {}", self.name, fault.detail));
@@ -122,6 +145,11 @@ impl Publisher {
         }
         Ok(true)
     }
+}
+
+/// The sequence number that a refusal names.
+fn expected_of(detail: &str) -> Option<u64> {
+    detail.rsplit_once("send from ")?.1.split(' ').next()?.parse().ok()
 }
 
 /// All acknowledged events of all publishers, by (producer, n).

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use dunlin_protocol::effect::{Effect, Effects, Input, Level, RequestId, Timer};
+use dunlin_protocol::effect::{Again, CallError, Effect, Effects, Input, Level, RequestId, Timer};
 use dunlin_protocol::id::{LogId, NodeId, Seq};
 use dunlin_protocol::log::record::{Body, Record};
 use dunlin_protocol::mesh::catalog::NodeFacts;
@@ -15,8 +15,9 @@ use dunlin_protocol::wire::codec;
 use dunlin_protocol::wire::message::Message;
 
 use crate::chance::Chance;
-use crate::disk::Disk;
-use crate::functions::Hosted;
+use crate::checkers::credit::Credit;
+use crate::disk::{Disk, Written};
+use crate::functions::{Hosted, Store};
 use crate::network::Network;
 use crate::trace::Trace;
 
@@ -48,12 +49,13 @@ enum Happening {
         a: usize,
         b: usize,
     },
-    /// A write reaches the platter.
+    /// A write reaches the platter; `tell`: only now it counts.
     Synced {
         node: usize,
         life: u64,
         log: LogId,
         seq: Seq,
+        tell: bool,
     },
     Start {
         node: usize,
@@ -68,6 +70,10 @@ pub struct Node {
     life: u64,
     pub disk: Disk,
     hosted: BTreeMap<LogId, Hosted>,
+    /// Keyed state that earlier lives left behind.
+    stores: BTreeMap<LogId, Store>,
+    /// What this life was told to be persisted.
+    told: BTreeMap<LogId, Seq>,
     timers: BTreeMap<Timer, Time>,
     /// The disk is busy until then.
     disk_until: Time,
@@ -81,6 +87,8 @@ pub struct Climate {
     pub call_ms: u64,
     /// One in so many messages takes its link down with it; 0 for never.
     pub link_loss: u64,
+    /// One in so many messages is lost or comes twice while its link stands; 0 for never.
+    pub message_loss: u64,
     /// Crashes take the machine's power too.
     pub power_loss: bool,
 }
@@ -101,6 +109,14 @@ pub struct World {
     /// Reports of level error: a run without disk faults has none.
     pub errors: Vec<String>,
     pub tails_lost: u64,
+    /// What was in the tails that disks lost: only that may count again.
+    pub lost: Vec<Record>,
+    /// The stage whose outside is away: its calls are to be repeated later.
+    pub stalled: Option<&'static str>,
+    /// Some disk was full: nodes report that as an error, and may.
+    pub was_full: bool,
+    /// What readers granted, and what they were sent.
+    pub credit: Credit,
 }
 
 impl World {
@@ -117,6 +133,8 @@ impl World {
                     life: 0,
                     disk: Disk::default(),
                     hosted: BTreeMap::new(),
+                    stores: BTreeMap::new(),
+                    told: BTreeMap::new(),
                     timers: BTreeMap::new(),
                     disk_until: Time(0),
                 }
@@ -135,6 +153,10 @@ impl World {
             requests: 0,
             errors: Vec::new(),
             tails_lost: 0,
+            lost: Vec::new(),
+            stalled: None,
+            was_full: false,
+            credit: Credit::default(),
         }
     }
 
@@ -165,9 +187,17 @@ impl World {
         self.trace.line(self.now, format!("n{node} crashes"));
         let victim = &mut self.nodes[node];
         victim.life += 1;
-        victim.hosted.clear();
         victim.timers.clear();
-        victim.disk.crash(self.climate.power_loss, &mut self.chance);
+        victim.told.clear();
+        let left =
+            std::mem::take(&mut victim.hosted).into_iter().map(|(log, hosted)| (log, hosted.left_behind()));
+        victim.stores.extend(left);
+        if self.climate.power_loss {
+            // A store is never synced: it may be gone, or stand further than its log.
+            victim.stores.retain(|_, _| !self.chance.one_in(2));
+        }
+        self.lost.extend(victim.disk.crash(self.climate.power_loss, &mut self.chance));
+        self.credit.forget(node);
         for other in self.network.links_of(node) {
             self.unlink(node, other);
         }
@@ -243,10 +273,12 @@ impl World {
                     }
                 }
             }
-            Happening::Synced { node, life, log, seq } => {
+            Happening::Synced { node, life, log, seq, tell } => {
                 if self.nodes[node].life == life && self.is_up(node) {
                     self.nodes[node].disk.sync(log, seq);
-                    self.handle(node, Input::Persisted { log, seq });
+                    if tell {
+                        self.handle(node, Input::Persisted { log, seq });
+                    }
                 }
             }
             Happening::Start { node } => self.boot(node),
@@ -283,6 +315,13 @@ impl World {
 
     fn handle(&mut self, node: usize, input: Input) {
         self.trace.line(self.now, format!("n{node} < {}", short(&input)));
+        match &input {
+            Input::Persisted { log, seq } => {
+                self.nodes[node].told.insert(*log, *seq);
+            }
+            Input::Message { from, message } => self.credit.hear(node, *from, message),
+            _ => {}
+        }
         let Some(peer) = self.nodes[node].peer.as_mut() else { return };
         let mut effects = Effects::new();
         peer.handle(self.now, input, &mut effects);
@@ -313,12 +352,14 @@ impl World {
             Effect::Truncate { .. } => {}
             Effect::RemoveLog { log } => {
                 self.nodes[node].disk.logs.remove(&log);
+                self.nodes[node].stores.remove(&log);
             }
             Effect::Host { actor, spec, head } => {
                 let records: Vec<Record> = self.nodes[node].disk.logs.get(&actor).map_or(Vec::new(), |log| {
                     log.records.iter().filter(|record| record.seq <= head.seq).cloned().collect()
                 });
-                let outcome = Hosted::new(&spec, &records).map(|hosted| {
+                let store = self.nodes[node].stores.remove(&actor);
+                let outcome = Hosted::new(&spec, &records, store).map(|hosted| {
                     self.nodes[node].hosted.insert(actor, hosted);
                 });
                 self.later(soon, Happening::Input { node, life, input: Input::Hosted { actor, outcome } });
@@ -328,14 +369,27 @@ impl World {
             }
             Effect::Invoke { actor, call, batch, now } => {
                 let Some(hosted) = self.nodes[node].hosted.get_mut(&actor) else { return };
-                let outcome = hosted.invoke(&batch, now);
+                let outcome = match self.stalled {
+                    Some(stage) if hosted.stage == stage => Err(CallError {
+                        stage: stage.into(),
+                        reason: "its outside is away".into(),
+                        again: Again::Later,
+                    }),
+                    Some(_) | None => hosted.invoke(&batch, now),
+                };
                 let after = Span(self.chance.between(0, self.climate.call_ms));
                 let input = Input::Returned { actor, call, outcome };
                 self.later(self.now.after(after), Happening::Input { node, life, input });
             }
-            Effect::Apply { actor, .. } => {
+            Effect::Apply { actor, position } => {
+                let stands = self.nodes[node].told.get(&actor).is_some_and(|seq| position.seq <= *seq);
+                assert!(
+                    stands,
+                    "n{node} applies commit {} of {actor} before it is persisted",
+                    position.seq.0
+                );
                 if let Some(hosted) = self.nodes[node].hosted.get_mut(&actor) {
-                    hosted.apply();
+                    hosted.apply(position);
                 }
             }
             Effect::Discard { actor } => {
@@ -351,7 +405,10 @@ impl World {
                     entries.take(limit as usize).map(|(key, value)| (key.clone(), value.clone())).collect();
                 self.later(soon, Happening::Input { node, life, input: Input::LookedUp { look, entries } });
             }
-            Effect::Send { to, message } => self.post(node, to, message),
+            Effect::Send { to, message } => {
+                self.credit.say(node, to, &message);
+                self.post(node, to, &message);
+            }
             Effect::Dial { node: to, .. } => {
                 if let Some(other) = self.index_of(to) {
                     let at = self.now.after(Span(self.chance.between(1, 20)));
@@ -377,7 +434,8 @@ impl World {
             Effect::Report(report) => {
                 self.trace.line(self.now, format!("n{node} reports {}: {}", report.what, report.detail));
                 self.tails_lost += u64::from(report.what == "tail_lost");
-                if report.level == Level::Error {
+                let expected = self.was_full && report.what == "disk_full";
+                if report.level == Level::Error && !expected {
                     self.errors.push(format!("n{node} {}: {}", report.what, report.detail));
                 }
             }
@@ -389,29 +447,49 @@ impl World {
     fn persist(&mut self, node: usize, log: LogId, records: &[Record], durability: Durability) {
         let life = self.nodes[node].life;
         let Some(seq) = records.last().map(|record| record.seq) else { return };
-        self.nodes[node].disk.write(log, records);
         let took = Span(self.chance.between(0, self.climate.sync_ms));
         let done = self.nodes[node].disk_until.max(self.now).after(took);
         self.nodes[node].disk_until = done;
-        match durability {
-            Durability::Disk => self.later(done, Happening::Synced { node, life, log, seq }),
-            Durability::Memory | Durability::Page => {
-                self.later(self.now, Happening::Input { node, life, input: Input::Persisted { log, seq } });
+        match self.nodes[node].disk.write(log, records) {
+            Written::Taken => {}
+            Written::Behind => return,
+            Written::Refused => {
+                let first = records.first().map_or(seq, |record| record.seq);
+                let input = Input::PersistFailed { log, seq: first, full: true, why: "no space left".into() };
+                return self.later(done, Happening::Input { node, life, input });
             }
+        }
+        if durability == Durability::Memory
+            && let Some(found) = self.nodes[node].disk.logs.get_mut(&log)
+        {
+            found.volatile = true;
+        }
+        let tell = durability == Durability::Disk;
+        self.later(done, Happening::Synced { node, life, log, seq, tell });
+        if !tell {
+            self.later(self.now, Happening::Input { node, life, input: Input::Persisted { log, seq } });
         }
     }
 
-    /// A message crosses the wire as bytes; now and then its link breaks instead.
-    fn post(&mut self, from: usize, to: NodeId, message: Message) {
+    /// A message crosses the wire as bytes; now and then its link breaks instead, or it is lost or
+    /// comes twice.
+    fn post(&mut self, from: usize, to: NodeId, message: &Message) {
         let Some(to) = self.index_of(to) else { return };
         let Some(link) = self.network.life(from, to) else { return };
         if self.chance.one_in(self.climate.link_loss) {
             return self.unlink(from, to);
         }
-        let bytes = codec::encode(&message);
-        let message: Message = codec::decode(&bytes).expect("what one node encodes another decodes");
-        let at = self.network.arrival(from, to, self.now, self.climate.latency_ms, &mut self.chance);
-        self.later(at, Happening::Deliver { from, to, link, message });
+        let bytes = codec::encode(message);
+        self.trace.bytes(&bytes);
+        let copies = match self.chance.one_in(self.climate.message_loss) {
+            true => [0, 2][self.chance.between(0, 1) as usize],
+            false => 1,
+        };
+        for _ in 0..copies {
+            let message: Message = codec::decode(&bytes).expect("what one node encodes another decodes");
+            let at = self.network.arrival(from, to, self.now, self.climate.latency_ms, &mut self.chance);
+            self.later(at, Happening::Deliver { from, to, link, message });
+        }
     }
 
     /// Every committed body of one log, from the disk of its writer.
@@ -433,13 +511,24 @@ fn id_of(key: [u8; 32]) -> NodeId {
     .me()
 }
 
-/// An input on one line: enough to follow, not every byte.
+/// An input on one line: enough to follow, not every byte. Messages are hashed in full when posted.
 fn short(input: &Input) -> String {
-    let full = match input {
-        Input::Message { from, message } => format!("from {from:?} {message:?}"),
-        other => format!("{other:?}"),
+    use std::fmt::Write;
+    let mut line = Line(String::new());
+    // Ends with an error as soon as the line is long enough, so that the rest is not formatted.
+    let _ = match input {
+        Input::Message { from, message } => write!(line, "from {from:?} {message:?}"),
+        other => write!(line, "{other:?}"),
     };
-    // Cut at a character's edge; the hash of the trace covers what is cut by its length.
-    let cut: String = full.chars().take(240).collect();
-    format!("{cut} ({} bytes)", full.len())
+    line.0
+}
+
+struct Line(String);
+
+impl std::fmt::Write for Line {
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        let room = 240 - self.0.chars().count();
+        self.0.extend(text.chars().take(room));
+        if text.chars().count() < room { Ok(()) } else { Err(std::fmt::Error) }
+    }
 }

@@ -360,6 +360,10 @@ impl Actor {
         match core::mem::replace(&mut self.phase, Phase::Idle) {
             Phase::Committing { commit, consumed } => {
                 self.memory.apply(&commit);
+                // What stood in its way (a full disk) is over.
+                if self.failures > 0 {
+                    self.trouble = None;
+                }
                 self.failures = 0;
                 consumed
             }

@@ -10,3 +10,6 @@ pub mod fold;
 pub mod machine;
 pub mod source;
 pub mod work;
+
+#[cfg(test)]
+mod tests;

@@ -14,6 +14,7 @@ use crate::effect::{RequestId, SourceStream};
 use crate::id::{LogId, NodeId, Seq};
 use crate::limits::{PRODUCERS_MAX, SOURCE_IDLE};
 use crate::log::record::{Append, Produced};
+use crate::mutation::{Mutation, planted};
 use crate::rpc::{Fault, FaultKind, Publish};
 use crate::time::Time;
 use crate::wire::message::AskId;
@@ -74,7 +75,10 @@ impl SourceLog {
         let mut produced = None;
         let mut last = 0;
         if let Some(range) = producer {
-            let known = self.ahead.producers.get(&range.producer).map_or(0, |producer| producer.last);
+            let known = match planted(Mutation::ForgetProducers) {
+                true => range.first.saturating_sub(1),
+                false => self.ahead.producers.get(&range.producer).map_or(0, |producer| producer.last),
+            };
             if range.first == 0 || range.last < range.first || range.sequences.len() != events.len() {
                 return refuse(
                     FaultKind::Invalid,

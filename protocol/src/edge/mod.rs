@@ -8,3 +8,6 @@
 
 pub mod reader;
 pub mod writer;
+
+#[cfg(test)]
+mod tests;

@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 use crate::effect::RequestId;
 use crate::id::{LogId, NodeId, Position, Seq};
 use crate::limits::{EDGE_CREDIT_BYTES, EDGE_REPEAT};
+use crate::mutation::{Mutation, planted};
 use crate::time::{Span, Time};
 use crate::wire::message::{EdgeId, Filter, From, Message, Slice};
 
@@ -95,6 +96,9 @@ impl Reader {
 
     /// The link is gone, or the writer said something that does not fit: begin again.
     pub fn lost(&mut self) {
+        if planted(Mutation::ReadFromStart) {
+            self.from = From::Start;
+        }
         self.live = false;
         self.said_at = None;
     }
@@ -165,7 +169,7 @@ impl Reader {
         self.heard_at = now;
         self.head = self.head.max(head);
         let Some(last) = slices.last().map(|slice| slice.position) else { return Taken::Known };
-        if after != self.received {
+        if after != self.received && !planted(Mutation::SkipPositionCheck) {
             return if last.seq <= self.received.seq { Taken::Known } else { Taken::Gap };
         }
         self.received = last;

@@ -6,6 +6,7 @@ use crate::effect::ReadId;
 use crate::id::{Hash, LogId, Position, Seq, slot_of};
 use crate::log::record::Body;
 use crate::log::writer::{Kept, Log};
+use crate::mutation::{Mutation, planted};
 use crate::wire::message::{Filter, Mark, Slice, SliceEvent};
 
 /// A batch is closed at this weight.
@@ -68,9 +69,13 @@ impl Subscription {
         stalled
     }
 
+    fn has_credit(&self) -> bool {
+        self.sent_bytes < self.granted || planted(Mutation::IgnoreCredit)
+    }
+
     /// The next batch out of what is in memory.
     pub fn push(&mut self, log: &Log) -> Push {
-        if self.reading.is_some() || self.sent.seq >= log.persisted().seq || self.sent_bytes >= self.granted {
+        if self.reading.is_some() || self.sent.seq >= log.served().seq || !self.has_credit() {
             return Push::Nothing;
         }
         let next = self.sent.seq.next();

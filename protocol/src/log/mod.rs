@@ -19,3 +19,6 @@ pub mod scan;
 pub mod segment;
 pub mod snapshot;
 pub mod writer;
+
+#[cfg(test)]
+mod writer_tests;

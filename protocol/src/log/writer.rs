@@ -11,6 +11,7 @@ use super::record::{Body, Record};
 use crate::id::{Epoch, Hash, LogId, Position, Seq};
 use crate::limits::{LOG_CACHE_BYTES, SNAPSHOT_EVERY_BYTES};
 use crate::mesh::catalog::LogName;
+use crate::mutation::{Mutation, planted};
 use crate::pipeline::manifest::{Durability, Retention};
 use crate::time::Time;
 
@@ -248,8 +249,18 @@ impl Log {
         }
     }
 
-    /// The persisted record `seq`, when it is still in memory.
+    /// The last record that readers may be served.
+    pub fn served(&self) -> Position {
+        if planted(Mutation::ServeEarly) { self.head } else { self.persisted }
+    }
+
+    /// The record `seq`, when readers may be served it and it is still in memory.
     pub fn cached(&self, seq: Seq) -> Option<&Kept> {
+        if planted(Mutation::ServeEarly)
+            && let Some(kept) = self.pending.iter().find(|kept| kept.position.seq == seq)
+        {
+            return Some(kept);
+        }
         let front = self.cache.front()?.position.seq;
         let index = seq.0.checked_sub(front.0)?;
         self.cache.get(usize::try_from(index).ok()?)
@@ -294,9 +305,11 @@ impl Log {
         self.marks.iter().rev().take_while(|mark| mark.last > passed).map(|mark| mark.bytes).sum()
     }
 
-    /// Unread records alone fill the declared size: the writer blocks.
+    /// Unread records alone, those on their way to the disk included, fill the declared size: the
+    /// writer blocks.
     pub fn is_full(&self) -> bool {
-        !self.readers.is_empty() && self.unread_bytes() >= self.retention.bytes
+        let unread = self.unread_bytes() + self.pending_bytes as u64;
+        !self.readers.is_empty() && unread >= self.retention.bytes
     }
 
     pub fn wants_snapshot(&self) -> bool {

@@ -10,6 +10,7 @@ use crate::effect::{CallError, CallId, Effect, Effects, Level, Outcome, Timer};
 use crate::id::{LogId, Position};
 use crate::limits::UNPERSISTED_BYTES_MAX;
 use crate::log::record::{Append, Body};
+use crate::mutation::{Mutation, planted};
 use crate::pipeline::manifest::{Module, WasmSpec};
 use crate::pipeline::plan::Head;
 
@@ -87,7 +88,15 @@ impl Peer {
                     effects.push(Effect::Invoke { actor: log, call, batch, now: self.now });
                 }
                 Action::Discard => effects.push(Effect::Discard { actor: log }),
-                Action::Commit(commit) => {
+                Action::Commit(mut commit) => {
+                    if planted(Mutation::FrontierStands) {
+                        commit.frontier.clear();
+                    }
+                    if planted(Mutation::ApplyEarly)
+                        && let Some(writer) = self.logs.get(&log)
+                    {
+                        effects.push(Effect::Apply { actor: log, position: writer.persisted() });
+                    }
                     // The actor steps only while its log is open, so the append is taken.
                     let _ = self.append(log, Body::Commit(commit), effects);
                 }

@@ -18,6 +18,7 @@ use crate::log::writer::Log;
 use crate::mesh::assignment::{Assigned, Fate};
 use crate::mesh::catalog::{CatalogEntry, LogName};
 use crate::mesh::membership::MeshEffects;
+use crate::mutation::{Mutation, planted};
 use crate::pipeline::manifest::Durability;
 use crate::pipeline::plan::{Head, Role};
 use crate::wire::message::{EdgeId, Filter, From, Message};
@@ -220,6 +221,7 @@ impl Peer {
             self.report(Level::Error, "log_damaged", format!("log {id}: {damage}"), effects);
         }
         self.logs.insert(id, log);
+        let memory = memory.filter(|_| !planted(Mutation::ForgetReplay));
         match assigned.unit.id.role {
             Role::Source => {
                 let memory = match memory {

@@ -10,6 +10,7 @@ use crate::effect::{Effect, Effects, Level};
 use crate::id::{LogId, Position, Seq};
 use crate::log::record::{Body, EpochStart};
 use crate::log::writer::Kept;
+use crate::mutation::{Mutation, planted};
 use crate::pipeline::manifest::Durability;
 use crate::wire::codec;
 
@@ -33,6 +34,9 @@ impl Peer {
         let record = writer.append(writer.epoch(), body);
         let seq = record.seq;
         effects.push(Effect::Persist { log, records: alloc::vec![record], durability: writer.durability });
+        if planted(Mutation::ServeEarly) {
+            self.restless_logs.insert(log);
+        }
         Some(seq)
     }
 

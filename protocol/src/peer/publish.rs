@@ -11,6 +11,7 @@ use crate::id::{LogId, Name, Seq};
 use crate::limits::{PUBLISH_BYTES_MAX, PUBLISH_EVENTS_MAX, REQUESTS_MAX, UNPERSISTED_BYTES_MAX};
 use crate::log::record::Body;
 use crate::mesh::catalog::{CatalogEntry, LogName};
+use crate::mutation::{Mutation, planted};
 use crate::pipeline::manifest::Connector;
 use crate::pipeline::plan::{Role, UnitId};
 use crate::rpc::{FaultKind, Publish, Question, Response};
@@ -92,6 +93,13 @@ impl Peer {
             Taken::Known { last } => self.wait(log, Waiting { asker, seq: head, acknowledged: 0, last }),
             Taken::Append { append, acknowledged, last } => {
                 self.append_to_source(log, append, effects);
+                if planted(Mutation::AcknowledgeEarly) {
+                    return self.answer(
+                        asker,
+                        Response::Published { log, acknowledged, last, position },
+                        effects,
+                    );
+                }
                 self.wait(log, Waiting { asker, seq: head.next(), acknowledged, last });
                 self.restless_actors.insert(log);
             }

@@ -1,12 +1,11 @@
 //! `simulate --seed N` and `simulate --seeds A..B`: each seed runs twice and must leave one trace.
 #![allow(clippy::unwrap_used, reason = "a tool of developers: what it does not expect stops it")]
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
 use clap::Parser;
-use dunlin_simulations::run::{Broken, Good, Run};
 use dunlin_simulations::scenario::{SCENARIOS, Scenario};
+use dunlin_simulations::verdict::twice;
 
 /// Drives whole Dunlin nodes through virtual time. Ends with 127 after a crash, 128 without progress, 129 when a promise is broken.
 #[derive(Debug, Parser)]
@@ -71,12 +70,13 @@ fn run_seed(seed: u64, arguments: &Arguments) -> Result<(), ExitCode> {
     if let Some(seconds) = arguments.virtual_seconds {
         scenario.chaos = dunlin_protocol::time::Span::seconds(seconds);
     }
-    let first = once(seed, scenario, arguments.trace)?;
-    let second = once(seed, scenario, false)?;
-    if first.hash != second.hash {
-        println!("seed {seed}: two runs left different traces, {} and {}", first.hash, second.hash);
-        return Err(ExitCode::from(129));
-    }
+    let first = twice(seed, scenario, arguments.trace).map_err(|failure| {
+        eprintln!("the last transitions:");
+        failure.trace.iter().for_each(|line| eprintln!("{line}"));
+        println!("seed {seed}: {}", failure.what);
+        println!("replay: cargo run -p dunlin-simulations -- --seed {seed} --scenario {}", scenario.name);
+        ExitCode::from(failure.code)
+    })?;
     println!(
         "seed {seed}: ok, trace hash {} ({}, {} events, {} actors, {:.1} virtual seconds)",
         first.hash,
@@ -86,21 +86,4 @@ fn run_seed(seed: u64, arguments: &Arguments) -> Result<(), ExitCode> {
         first.virtual_ms as f64 / 1000.0
     );
     Ok(())
-}
-
-fn once(seed: u64, scenario: Scenario, loud: bool) -> Result<Good, ExitCode> {
-    let mut run = Run::new(seed, scenario);
-    run.world.trace.loud = loud;
-    let outcome = catch_unwind(AssertUnwindSafe(|| run.go()));
-    let (what, code) = match outcome {
-        Ok(Ok(good)) => return Ok(good),
-        Ok(Err(broken @ Broken::NoProgress(_))) => (broken.to_string(), 128),
-        Ok(Err(broken @ Broken::Promise(_))) => (broken.to_string(), 129),
-        Err(_) => ("a node crashed (see the panic above)".to_string(), 127),
-    };
-    eprintln!("the last transitions:");
-    run.world.trace.last_lines(40).for_each(|line| eprintln!("{line}"));
-    println!("seed {seed}: {what}");
-    println!("replay: cargo run -p dunlin-simulations -- --seed {seed} --scenario {}", scenario.name);
-    Err(ExitCode::from(code))
 }

@@ -1,32 +1,39 @@
-//! P2: what a tap of the last stage sees holds every event exactly once: each (producer, n) that
-//! entered, no id twice.
+//! P2: what comes out of a stage holds every event exactly once: each (producer, n) that entered, no
+//! id twice. Events of a lost tail may count again.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use dunlin_protocol::rpc::TailEvent;
 
-use crate::workload::{Publisher, acknowledged};
+use super::tail::{Numbered, number_of};
 
-pub fn check(events: &[TailEvent], publishers: &[Publisher]) -> Result<(), String> {
+pub fn check(
+    events: &[TailEvent],
+    entered: &BTreeSet<Numbered>,
+    again: &BTreeSet<Numbered>,
+) -> Result<(), String> {
     let mut ids = BTreeSet::new();
-    let mut seen: BTreeMap<(String, u64), u64> = BTreeMap::new();
+    let mut seen: BTreeMap<Numbered, u64> = BTreeMap::new();
     for event in events {
         if !ids.insert(event.placed.id) {
-            return Err(format!("the tap saw event {} twice", event.placed.id));
+            return Err(format!("event {} was seen twice", event.placed.id));
         }
-        let payload: serde_json::Value =
-            serde_json::from_slice(&event.placed.event.payload).map_err(|error| error.to_string())?;
-        let producer = payload["producer"].as_str().unwrap_or_default().to_string();
-        *seen.entry((producer, payload["n"].as_u64().unwrap_or_default())).or_default() += 1;
+        let number =
+            number_of(&event.placed.event).ok_or("an event came out without its producer's number")?;
+        *seen.entry(number).or_default() += 1;
     }
-    for ((producer, n), times) in &seen {
-        if *times != 1 {
+    for (number, times) in &seen {
+        let (producer, n) = number;
+        if *times != 1 && !again.contains(number) {
             return Err(format!("event {n} of {producer} came out {times} times"));
         }
     }
-    for ((producer, n), _) in acknowledged(publishers) {
-        if !seen.contains_key(&(producer.clone(), n)) {
-            return Err(format!("event {n} of {producer} was acknowledged and never came out"));
+    for number in entered {
+        if !seen.contains_key(number) {
+            return Err(format!(
+                "event {} of {} stands in a source log and never came out",
+                number.1, number.0
+            ));
         }
     }
     Ok(())

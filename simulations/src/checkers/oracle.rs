@@ -10,8 +10,7 @@ use dunlin_protocol::event::Placed;
 use dunlin_protocol::id::{EventId, LogId, Position, Seq};
 use dunlin_protocol::log::record::{Body, Change, Emitted};
 use dunlin_protocol::log::writer::Kept;
-use dunlin_protocol::mesh::assignment::Assignment;
-use dunlin_protocol::pipeline::plan::{Plan, Role};
+use dunlin_protocol::pipeline::plan::Role;
 use dunlin_protocol::wire::message::Filter;
 
 use crate::functions::Hosted;
@@ -19,11 +18,7 @@ use crate::world::World;
 
 /// Returns how many actors were compared.
 pub fn check(world: &World) -> Result<u64, String> {
-    let Some(peer) = world.nodes.iter().find_map(|node| node.peer.as_ref()) else {
-        return Err("no node is up at the end".into());
-    };
-    let mut assignment = Assignment::default();
-    assignment.refresh(peer.catalog().facts(), |manifest| Some(Plan::of(manifest)));
+    let assignment = super::streams::assignment(world)?;
     let mut compared = 0;
     for pipeline in assignment.pipelines().keys() {
         for actor in assignment.all_logs(pipeline) {
@@ -57,7 +52,7 @@ fn check_actor(
     inputs: &BTreeMap<LogId, (usize, BTreeMap<u16, u16>)>,
     slots: dunlin_protocol::pipeline::plan::SlotRange,
 ) -> Result<(), String> {
-    let mut oracle = Hosted::new(spec, &[])?;
+    let mut oracle = Hosted::new(spec, &[], None)?;
     let mut upstream: BTreeMap<LogId, Vec<Kept>> = BTreeMap::new();
     for (input, (at, _)) in inputs {
         let records =
@@ -69,20 +64,25 @@ fn check_actor(
     for (record, body) in world.bodies(node, log) {
         let Body::Commit(commit) = body else { continue };
         let mut batch = Vec::new();
+        let mut from_lost = false;
         for advance in &commit.frontier {
             let (_, outputs) = inputs
                 .get(&advance.log)
                 .ok_or_else(|| format!("it reads log {}, which is no input", advance.log))?;
             let filter = Filter { outputs: outputs.keys().copied().collect(), slots };
-            let from = frontier.insert(advance.log, advance.to).map_or(Seq(0), |at| at.seq);
-            if advance.to.seq <= from {
+            let records = upstream.get(&advance.log).map_or(&[][..], Vec::as_slice);
+            let before = frontier.insert(advance.log, advance.to).unwrap_or_default();
+            let (from, _) = stands(records, before);
+            // What it read was lost since: nobody can say what should have come of it.
+            from_lost |= !stands(records, advance.to).1;
+            if advance.to.seq <= from && !from_lost {
                 return Err(format!(
                     "commit {} moves the frontier of {} from {} to {}",
                     record.seq.0, advance.log, from.0, advance.to.seq.0
                 ));
             }
-            let records = upstream.get(&advance.log).into_iter().flatten();
-            for kept in records.filter(|kept| kept.position.seq > from && kept.position.seq <= advance.to.seq)
+            for kept in
+                records.iter().filter(|kept| kept.position.seq > from && kept.position.seq <= advance.to.seq)
             {
                 for event in slice_of(kept, &filter).events {
                     let id = EventId {
@@ -102,7 +102,13 @@ fn check_actor(
             true => Default::default(),
             false => oracle.invoke(&batch, commit.at).map_err(|error| error.reason)?,
         };
-        oracle.apply();
+        match from_lost {
+            true => {
+                oracle.discard();
+                oracle.shelf.apply(&commit.state);
+            }
+            false => oracle.apply(record.position()),
+        }
         for Change { key, value } in &commit.state {
             match value {
                 Some(value) => state.insert(key.clone(), value.clone()),
@@ -110,7 +116,7 @@ fn check_actor(
             };
         }
         let (ours, theirs): (&[Emitted], &[Emitted]) = (&commit.emitted, &outcome.emitted);
-        if ours != theirs {
+        if ours != theirs && !from_lost {
             return Err(format!(
                 "commit {} emitted {} events, one process emits {} from the same {} events",
                 record.seq.0,
@@ -124,4 +130,14 @@ fn check_actor(
         return Err("its committed state differs from one process's".into());
     }
     Ok(())
+}
+
+/// How far of what an actor read up to `at` the log still holds, and whether that is all of it: a lost
+/// tail ends where the next epoch begins.
+fn stands(records: &[Kept], at: Position) -> (Seq, bool) {
+    if at.seq == Seq(0) || records.iter().any(|kept| kept.position == at) {
+        return (at.seq, true);
+    }
+    let next = records.iter().find(|kept| kept.position.epoch > at.epoch).map(|kept| kept.position.seq);
+    (next.map_or(at.seq, |first| Seq(first.0 - 1).min(at.seq)), false)
 }

@@ -1,0 +1,310 @@
+//! Actors and source logs by example.
+
+use alloc::collections::BTreeMap;
+use alloc::sync::Arc;
+use alloc::vec;
+use alloc::vec::Vec;
+
+use super::fold::SourceMemory;
+use super::machine::{Action, Actor, Upstream};
+use super::source::{SourceLog, Taken};
+use super::work::{Next, Verdict, Work, backoff};
+use crate::effect::{ActorSpec, Again, CallError, FailedEvent, Invoked, Outcome, SourceStream};
+use crate::event::{Event, Placed};
+use crate::id::{Epoch, EventId, Hash, LogId, NodeId, Position, Seq};
+use crate::limits::ATTEMPTS_MAX;
+use crate::log::record::{Advance, Commit, Emitted, Parked};
+use crate::mesh::catalog::LogName;
+use crate::pipeline::manifest::{Connector, Source};
+use crate::pipeline::plan::{Chain, Head};
+use crate::rpc::{FaultKind, ProducerRange, Publish};
+use crate::time::{Span, Time};
+use crate::wire::message::{EdgeId, Slice, SliceEvent};
+
+const NOW: Time = Time(50_000);
+const UPSTREAM: LogId = LogId([5; 16]);
+
+/// Event number `seq` of the upstream log; its payload is its name, such as `a1`, its key the letter.
+fn event(seq: u64, name: &str) -> Invoked {
+    let key = name[..1].as_bytes().to_vec().into();
+    let event = Event { key, payload: name.as_bytes().to_vec().into(), ..Event::default() };
+    let id = EventId { log: UPSTREAM, epoch: Epoch(1), seq: Seq(seq), index: 0 };
+    Invoked { input: 0, placed: Placed { id, event } }
+}
+
+fn names<'a>(events: impl IntoIterator<Item = &'a Event>) -> Vec<&'a str> {
+    events.into_iter().map(|event| core::str::from_utf8(&event.payload).unwrap()).collect()
+}
+
+fn work_of(list: &[&str]) -> Work {
+    let mut work = Work::default();
+    (1..).zip(list).for_each(|(seq, name)| work.take(event(seq, name)));
+    work.seal();
+    work
+}
+
+fn echo(batch: &[Invoked]) -> Outcome {
+    let emitted = batch.iter().map(|one| Emitted { output: 0, event: one.placed.event.clone() }).collect();
+    Outcome { emitted, ..Outcome::default() }
+}
+
+fn trap(again: Again) -> CallError {
+    CallError { stage: "s".into(), reason: "trap".into(), again }
+}
+
+/// Makes all calls; one with an event of this name traps. Returns how many calls it took.
+fn run(work: &mut Work, poison: &str) -> usize {
+    let mut calls = 0;
+    while let Next::Call(batch) = work.next_call() {
+        calls += 1;
+        let bad = batch.iter().any(|one| one.placed.event.payload == poison.as_bytes());
+        let outcome = if bad { Err(trap(Again::Maybe)) } else { Ok(echo(&batch)) };
+        assert_eq!(work.on_returned(outcome, false, NOW), Verdict::GoOn);
+    }
+    calls
+}
+
+#[track_caller]
+fn check(list: &[&str], poison: &str, emitted: &[&str], parked: &[&str]) {
+    let mut work = work_of(list);
+    run(&mut work, poison);
+    assert_eq!(names(work.commit.emitted.iter().map(|one| &one.event)), emitted);
+    assert_eq!(names(work.commit.parked.iter().map(|one| &one.event)), parked);
+    assert_eq!(work.commit.events_in as usize, list.len());
+}
+
+#[test]
+fn calls_without_a_poison_event_are_one() {
+    let mut work = work_of(&["a1", "b1", "c1"]);
+    assert_eq!(run(&mut work, "-"), 1);
+}
+
+#[test]
+fn halves_isolate_a_poison_event() {
+    check(&["a1", "b1", "c1", "d1", "e1", "f1"], "d1", &["a1", "b1", "c1", "e1", "f1"], &["d1"]);
+}
+
+#[test]
+fn later_events_of_a_poison_event_s_key_park_behind_it() {
+    check(&["a1", "b1", "a2", "b2", "a3"], "a2", &["a1", "b1", "b2"], &["a2", "a3"]);
+}
+
+#[test]
+fn parked_event_waits_longer_each_time() {
+    let mut work = work_of(&["a1"]);
+    run(&mut work, "a1");
+    assert_eq!(
+        work.commit.parked.first().map(|one| (one.attempts, one.due)),
+        Some((1, NOW.after(backoff(1))))
+    );
+    assert!(backoff(2) > backoff(1));
+}
+
+fn parked(attempts: u32) -> Parked {
+    let Invoked { input, placed: Placed { id, event } } = event(1, "a1");
+    Parked { id, input, event, attempts, due: Time(0), reason: "trap".into() }
+}
+
+#[test]
+fn attempts_end_in_one_dead_letter() {
+    let mut work = Work::default();
+    work.retry(&parked(ATTEMPTS_MAX - 1));
+    work.seal();
+    run(&mut work, "a1");
+    assert_eq!(work.commit.dead.iter().map(|letter| letter.attempts).collect::<Vec<_>>(), [ATTEMPTS_MAX]);
+    assert_eq!((work.commit.parked.len(), work.commit.unparked.len()), (0, 1));
+}
+
+#[test]
+fn event_that_can_never_succeed_dies_at_once() {
+    let mut work = work_of(&["a1"]);
+    work.next_call();
+    work.on_returned(Err(trap(Again::Never)), false, NOW);
+    assert_eq!((work.commit.dead.len(), work.commit.parked.len()), (1, 0));
+}
+
+#[test]
+fn sink_that_refuses_everything_pauses() {
+    let refuse = |index| FailedEvent {
+        index,
+        event: None,
+        stage: "s".into(),
+        reason: "no".into(),
+        again: Again::Never,
+    };
+    let mut work = work_of(&["a1", "b1"]);
+    work.next_call();
+    let all = Outcome { failed: vec![refuse(0), refuse(1)], ..Outcome::default() };
+    assert_eq!(work.on_returned(Ok(all), true, NOW), Verdict::WaitAndRepeat("no".into()));
+    let mut work = work_of(&["a1", "b1"]);
+    work.next_call();
+    let one = Outcome { failed: vec![refuse(0)], ..Outcome::default() };
+    assert_eq!(work.on_returned(Ok(one), true, NOW), Verdict::GoOn);
+    assert_eq!(names(work.commit.dead.iter().map(|letter| &letter.event)), ["a1"]);
+}
+
+#[test]
+fn work_begun_anew_keeps_its_order() {
+    let list = ["a1", "b1", "a2", "c1"];
+    let mut work = work_of(&list);
+    work.next_call();
+    assert!(matches!(work.on_returned(Err(trap(Again::Later)), true, NOW), Verdict::WaitAndRepeat(_)));
+    let mut anew = work.begin_anew(&[]);
+    let Next::Call(batch) = anew.next_call() else { panic!("nothing to call") };
+    assert_eq!(names(batch.iter().map(|one| &one.placed.event)), list);
+    assert_eq!(anew.commit.events_in, 4);
+}
+
+fn actor() -> Actor {
+    let chain = Chain { head: Head::Pass, steps: vec![], outputs: vec![] };
+    let spec = Arc::new(ActorSpec { name: LogName::Catalog(NodeId([1; 32])), chain });
+    let mut actor = Actor::new(LogId([6; 16]), spec, false);
+    actor.upstream.insert(UPSTREAM, Upstream::new(EdgeId(1), BTreeMap::from([(0, 0)])));
+    actor.opened();
+    actor
+}
+
+fn slice(seq: u64, name: &str) -> Slice {
+    let event = event(seq, name).placed.event;
+    let position = Position { epoch: Epoch(1), seq: Seq(seq), hash: Hash([seq as u8; 16]) };
+    Slice { position, events: vec![SliceEvent { index: 0, output: 0, event }], mark: None, closed: None }
+}
+
+/// Lets the actor take what waits and its function succeed; returns the commit.
+fn commit_of(actor: &mut Actor) -> Commit {
+    let actions = actor.step(NOW, true);
+    let [Action::Invoke { call, batch }] = actions.as_slice() else { panic!("{actions:?}") };
+    match actor.on_returned(*call, Ok(echo(batch)), NOW).pop() {
+        Some(Action::Commit(commit)) => commit,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn memory_takes_a_commit_only_once_it_stands() {
+    let mut actor = actor();
+    actor.on_slices(&UPSTREAM, vec![slice(1, "a1"), slice(2, "b1")], Seq(2), NOW);
+    let commit = commit_of(&mut actor);
+    assert_eq!(commit.frontier.iter().map(|advance| advance.to.seq).collect::<Vec<_>>(), [Seq(2)]);
+    assert_eq!(actor.memory.position_in(&UPSTREAM), Position::START);
+    actor.on_committed();
+    assert_eq!(actor.memory.position_in(&UPSTREAM).seq, Seq(2));
+}
+
+#[test]
+fn actor_holds_one_commit_at_a_time() {
+    let mut actor = actor();
+    actor.on_slices(&UPSTREAM, vec![slice(1, "a1")], Seq(1), NOW);
+    commit_of(&mut actor);
+    actor.on_slices(&UPSTREAM, vec![slice(2, "a2")], Seq(2), NOW);
+    assert_eq!(actor.step(NOW, true), []);
+    actor.on_committed();
+    assert_eq!(commit_of(&mut actor).events_in, 1);
+}
+
+#[test]
+fn commit_that_did_not_stand_is_appended_again() {
+    let mut actor = actor();
+    actor.on_slices(&UPSTREAM, vec![slice(1, "a1")], Seq(1), NOW);
+    let commit = commit_of(&mut actor);
+    actor.on_commit_failed("full", NOW);
+    assert!(actor.trouble.is_some());
+    assert_eq!(actor.step(NOW.after(Span(60_000)), true), [Action::Commit(commit)]);
+    actor.on_committed();
+    assert_eq!((actor.trouble.as_deref(), actor.lag()), (None, 0));
+}
+
+#[test]
+fn full_log_takes_no_commit() {
+    let mut actor = actor();
+    actor.on_slices(&UPSTREAM, vec![slice(1, "a1")], Seq(1), NOW);
+    assert_eq!(actor.step(NOW, false), []);
+    assert_eq!(actor.lag(), 1);
+}
+
+#[test]
+fn frontier_falls_back_with_its_log() {
+    let mut actor = actor();
+    let at = |seq| Position { epoch: Epoch(1), seq: Seq(seq), hash: Hash([0; 16]) };
+    actor
+        .memory
+        .frontier
+        .insert(UPSTREAM, Advance { log: UPSTREAM, to: at(9), watermark: Time(3), idle: false });
+    actor.fall_back(&UPSTREAM, at(4));
+    assert_eq!(actor.memory.position_in(&UPSTREAM), at(4));
+}
+
+fn source() -> SourceLog {
+    let source = Source { key: None, time: None, lateness: Span(100), connector: Connector::Publish };
+    let (pipeline, name) = ("p".parse().unwrap(), "in".parse().unwrap());
+    let stream = Arc::new(SourceStream { pipeline, name, source, connector: Connector::Publish });
+    SourceLog::new(LogId([8; 16]), stream, SourceMemory::default())
+}
+
+fn publish(first: u64, last: u64) -> Publish {
+    let sequences: Vec<u64> = (first..=last).collect();
+    let events = sequences.iter().map(|n| Event { time: Time(n * 1000), ..Event::default() }).collect();
+    let producer = Some(ProducerRange { producer: "me".parse().unwrap(), first, sequences, last });
+    Publish { pipeline: "p".parse().unwrap(), source: "in".parse().unwrap(), producer, log: None, events }
+}
+
+/// Publishes and appends what is taken; returns (events appended, last), or the refusal's sentence.
+fn put(source: &mut SourceLog, first: u64, last: u64) -> Result<(usize, u64), alloc::string::String> {
+    match source.take(publish(first, last), NOW) {
+        Taken::Append { append, last, .. } => {
+            source.appended(&append);
+            Ok((append.events.len(), last))
+        }
+        Taken::Known { last } => Ok((0, last)),
+        Taken::Refused(fault) => {
+            assert_eq!(fault.kind, FaultKind::Conflict);
+            Err(fault.detail)
+        }
+    }
+}
+
+#[test]
+fn gap_is_refused_with_the_number_expected() {
+    let mut source = source();
+    assert_eq!(put(&mut source, 1, 3), Ok((3, 3)));
+    assert!(put(&mut source, 5, 6).unwrap_err().contains("send from 4 on"));
+}
+
+#[test]
+fn unknown_producer_begins_at_one() {
+    assert!(put(&mut source(), 2, 3).unwrap_err().contains("send from 1 on"));
+}
+
+#[test]
+fn repetition_is_acknowledged_without_effect() {
+    let mut source = source();
+    assert_eq!(put(&mut source, 1, 3), Ok((3, 3)));
+    assert_eq!(put(&mut source, 1, 3), Ok((0, 3)));
+}
+
+#[test]
+fn overlap_is_cut() {
+    let mut source = source();
+    assert_eq!(put(&mut source, 1, 3), Ok((3, 3)));
+    assert_eq!(put(&mut source, 2, 5), Ok((2, 5)));
+}
+
+#[test]
+fn what_did_not_stand_may_be_sent_again() {
+    let mut source = source();
+    assert_eq!(put(&mut source, 1, 3), Ok((3, 3)));
+    source.failed(Seq(1), core::iter::empty());
+    assert_eq!(put(&mut source, 1, 3), Ok((3, 3)));
+}
+
+#[test]
+fn watermark_is_the_newest_time_less_the_lateness_and_never_goes_back() {
+    let mut source = source();
+    let Taken::Append { append, .. } = source.take(publish(1, 3), NOW) else { panic!("not taken") };
+    assert_eq!(append.watermark, Time(2900));
+    source.appended(&append);
+    let mut older = publish(4, 4);
+    older.events.iter_mut().for_each(|event| event.time = Time(1));
+    let Taken::Append { append, .. } = source.take(older, NOW) else { panic!("not taken") };
+    assert_eq!(append.watermark, Time(2900));
+}

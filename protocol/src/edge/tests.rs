@@ -1,0 +1,194 @@
+//! Edges by example: one log of small appends, one reader, one subscription.
+
+use alloc::vec;
+use alloc::vec::Vec;
+
+use super::reader::{Owner, Reader, Taken};
+use super::writer::{Push, Subscription};
+use crate::event::Event;
+use crate::id::{Epoch, Hash, LogId, NodeId, Position, Seq};
+use crate::limits::{EDGE_CREDIT_BYTES, EDGE_REPEAT};
+use crate::log::record::{Append, Body, EpochStart};
+use crate::log::writer::Log;
+use crate::mesh::catalog::LogName;
+use crate::pipeline::manifest::{Durability, Retention};
+use crate::pipeline::plan::SlotRange;
+use crate::time::Time;
+use crate::wire::message::{EdgeId, Filter, From, Message, Slice};
+
+const NOW: Time = Time(10_000);
+
+/// A persisted log: its epoch's start, then an append of one event for each payload size; 0: of none.
+fn log_of(payloads: &[usize]) -> Log {
+    let mut log = Log::new(LogName::Catalog(NodeId([1; 32])), Durability::Disk, Retention::default());
+    log.append(Epoch(1), Body::EpochStart(EpochStart { writer: NodeId([1; 32]), keepers: vec![], at: NOW }));
+    for size in payloads {
+        let event = Event { payload: vec![b'x'; *size].into(), ..Event::default() };
+        let events = if *size == 0 { vec![] } else { vec![event] };
+        log.append(Epoch(1), Body::Append(Append { events, ..Append::default() }));
+    }
+    log.on_persisted(Seq(u64::MAX), NOW);
+    log
+}
+
+fn all() -> Filter {
+    Filter { outputs: vec![0], slots: SlotRange::ALL }
+}
+
+fn subscription(credit: u64) -> Subscription {
+    Subscription::new(LogId([2; 16]), None, all(), Position::START, credit)
+}
+
+fn reader() -> Reader {
+    let owner = Owner::Actor(LogId([3; 16]));
+    let mut reader = Reader::new(EdgeId(1), LogId([2; 16]), NodeId([1; 32]), owner, all(), From::Start);
+    reader.beat(NOW, true);
+    reader.on_subscribed(Position::START, Seq(0), NOW);
+    reader
+}
+
+fn batch(push: Push) -> (Position, Vec<Slice>) {
+    match push {
+        Push::Batch { after, slices } => (after, slices),
+        other => panic!("{other:?} is no batch"),
+    }
+}
+
+/// One batch for each of the log's records with events.
+fn batches(log: &Log) -> Vec<(Position, Vec<Slice>)> {
+    let mut writer = subscription(1);
+    let mut batches = Vec::new();
+    while let Push::Batch { after, slices } = writer.push(log) {
+        writer.on_credit(u64::MAX, writer.sent());
+        batches.push((after, slices));
+        writer = Subscription::new(LogId([2; 16]), None, all(), writer.sent(), 1);
+    }
+    batches
+}
+
+#[test]
+fn batch_that_follows_on_is_taken_once() {
+    let (after, slices) = batch(subscription(1000).push(&log_of(&[10, 10])));
+    let mut reader = reader();
+    assert_eq!(reader.on_batch(after, slices.clone(), Seq(3), NOW), Taken::Slices(slices.clone()));
+    assert_eq!(reader.on_batch(after, slices, Seq(3), NOW), Taken::Known);
+    assert!(reader.is_level());
+}
+
+#[test]
+fn batch_behind_a_missing_one_is_a_gap() {
+    let batches = batches(&log_of(&[10, 10]));
+    let mut reader = reader();
+    let (after, slices) = batches.last().cloned().unwrap();
+    assert_eq!(reader.on_batch(after, slices, Seq(3), NOW), Taken::Gap);
+    assert_eq!(reader.received(), Position::START);
+}
+
+#[test]
+fn batch_of_an_earlier_subscription_is_passed_over() {
+    let (after, slices) = batch(subscription(1000).push(&log_of(&[10])));
+    let mut reader = reader();
+    reader.lost();
+    assert_eq!(reader.on_batch(after, slices, Seq(2), NOW), Taken::Known);
+}
+
+#[test]
+fn resubscription_begins_behind_what_came_and_grants_what_is_not_held() {
+    let (after, slices) = batch(subscription(10_000).push(&log_of(&[1000])));
+    let weight: u64 = slices.iter().map(Slice::weight).sum();
+    let mut reader = reader();
+    reader.on_batch(after, slices, Seq(2), NOW);
+    reader.lost();
+    match reader.beat(NOW, true) {
+        Some(Message::Subscribe { from, credit, committed, .. }) => {
+            assert_eq!(from, From::After(reader.received()));
+            assert_eq!(credit, EDGE_CREDIT_BYTES - weight);
+            assert_eq!(committed, Position::START);
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn subscription_is_repeated_until_it_stands() {
+    let mut reader = reader();
+    reader.lost();
+    assert!(reader.beat(NOW, false).is_none(), "nobody to say it to");
+    assert!(reader.beat(NOW, true).is_some());
+    assert!(reader.beat(NOW, true).is_none());
+    assert!(reader.beat(NOW.after(EDGE_REPEAT), true).is_some());
+}
+
+#[test]
+fn credit_goes_back_once_all_that_came_is_done() {
+    let (after, slices) = batch(subscription(10_000).push(&log_of(&[1000])));
+    let weight: u64 = slices.iter().map(Slice::weight).sum();
+    let mut reader = reader();
+    reader.on_batch(after, slices, Seq(2), NOW);
+    let at = reader.received();
+    assert_eq!(reader.consumed(weight / 2, at, NOW), None);
+    match reader.consumed(weight - weight / 2, at, NOW) {
+        Some(Message::Credit { total, committed, .. }) => {
+            assert_eq!((total, committed), (EDGE_CREDIT_BYTES + weight, at));
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn reader_falls_back_to_where_the_log_really_ended() {
+    let log = log_of(&[10, 10]);
+    let (after, slices) = batch(subscription(1000).push(&log));
+    let to = slices.first().map(|slice| slice.position).unwrap();
+    let mut reader = reader();
+    reader.on_batch(after, slices, Seq(3), NOW);
+    reader.fall_back(to);
+    assert_eq!(reader.received(), to);
+    assert!(
+        matches!(reader.beat(NOW, true), Some(Message::Subscribe { from: From::After(at), .. }) if at == to)
+    );
+}
+
+#[test]
+fn writer_sends_one_batch_beyond_its_credit_and_no_more() {
+    let log = log_of(&[1000, 1000, 1000]);
+    let mut writer = subscription(100);
+    let (_, slices) = batch(writer.push(&log));
+    let weight: u64 = slices.iter().map(Slice::weight).sum();
+    assert_eq!(writer.push(&log), Push::Nothing);
+    let received = writer.sent();
+    writer.on_credit(weight, received);
+    assert_eq!(writer.push(&log), Push::Nothing, "all that is granted is sent");
+    writer.on_credit(weight + 1, received);
+    batch(writer.push(&log));
+}
+
+#[test]
+fn reader_that_repeats_itself_has_lost_what_was_sent() {
+    let mut writer = subscription(100);
+    batch(writer.push(&log_of(&[10])));
+    assert!(!writer.on_credit(100, Position::START));
+    assert!(writer.on_credit(100, Position::START));
+}
+
+#[test]
+fn records_without_events_are_one_position() {
+    let (after, slices) = batch(subscription(1000).push(&log_of(&[0, 0, 0])));
+    assert_eq!((after, slices.len()), (Position::START, 1));
+    assert_eq!(slices.first().map(|slice| slice.position.seq), Some(Seq(4)));
+}
+
+#[test]
+fn position_of_another_history_is_told_apart() {
+    let log = log_of(&[10, 10]);
+    let elsewhere = Position { epoch: Epoch(1), seq: Seq(1), hash: Hash([9; 16]) };
+    let mut writer = Subscription::new(LogId([2; 16]), None, all(), elsewhere, 1000);
+    assert_eq!(writer.push(&log), Push::Diverged);
+}
+
+#[test]
+fn what_is_no_longer_in_memory_is_read() {
+    let mut log = Log::new(LogName::Catalog(NodeId([1; 32])), Durability::Disk, Retention::default());
+    log.recover(log_of(&[10]).persisted(), Seq(1), Position::START, 100, None);
+    assert_eq!(subscription(100).push(&log), Push::Read(Seq(1)));
+}

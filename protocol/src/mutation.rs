@@ -1,0 +1,78 @@
+//! Bugs that tests plant, to show that the simulator finds them.
+//!
+//! Compiled in only for tests: the feature `mutations` is never a default, only the simulator's
+//! tests ask for it, and without `debug_assertions` (every release build) [`planted`] is the
+//! constant `false` whatever the features say. Even where it is compiled in, nothing is planted
+//! until [`plant`] is called, and then only on the calling thread.
+
+/// One bug. Each names the rule that it breaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mutation {
+    /// A publisher is answered before its events are persisted.
+    AcknowledgeEarly,
+    /// Readers are served records that are not persisted yet.
+    ServeEarly,
+    /// A reader takes every batch, whether or not it follows on what it has.
+    SkipPositionCheck,
+    /// A source log appends what a producer repeats.
+    ForgetProducers,
+    /// A commit does not say how far its actor has read.
+    FrontierStands,
+    /// Keyed state takes a commit's changes before the commit is persisted.
+    ApplyEarly,
+    /// What actors and source logs remembered is not restored after a restart.
+    ForgetReplay,
+    /// A reader whose link broke reads from the start again.
+    ReadFromStart,
+    /// A writer sends whether or not its reader has granted credit.
+    IgnoreCredit,
+}
+
+/// All of them.
+pub const MUTATIONS: [Mutation; 9] = [
+    Mutation::AcknowledgeEarly,
+    Mutation::ServeEarly,
+    Mutation::SkipPositionCheck,
+    Mutation::ForgetProducers,
+    Mutation::FrontierStands,
+    Mutation::ApplyEarly,
+    Mutation::ForgetReplay,
+    Mutation::ReadFromStart,
+    Mutation::IgnoreCredit,
+];
+
+#[cfg(all(feature = "mutations", debug_assertions))]
+mod bed {
+    extern crate std;
+
+    use core::cell::Cell;
+
+    use super::Mutation;
+
+    std::thread_local! {
+        static PLANTED: Cell<Option<Mutation>> = const { Cell::new(None) };
+    }
+
+    /// Plants one bug on this thread, in place of the one before; `None` for none.
+    pub fn plant(mutation: Option<Mutation>) {
+        PLANTED.set(mutation);
+    }
+
+    pub(crate) fn planted(mutation: Mutation) -> bool {
+        PLANTED.get() == Some(mutation)
+    }
+}
+
+#[cfg(not(all(feature = "mutations", debug_assertions)))]
+mod bed {
+    use super::Mutation;
+
+    #[inline(always)]
+    pub(crate) const fn planted(_: Mutation) -> bool {
+        false
+    }
+}
+
+#[cfg(all(feature = "mutations", debug_assertions))]
+pub use bed::plant;
+pub(crate) use bed::planted;

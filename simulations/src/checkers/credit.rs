@@ -1,0 +1,58 @@
+//! P6: a reader is sent nothing beyond its credit plus at most one batch: a batch leaves only while
+//! what was sent before it is less than what the reader had granted.
+
+use std::collections::BTreeMap;
+
+use dunlin_protocol::id::NodeId;
+use dunlin_protocol::wire::message::{EdgeId, Message, Slice};
+
+/// What the readers of all writers granted and were sent, between nodes.
+#[derive(Debug, Default)]
+pub struct Credit {
+    accounts: BTreeMap<(usize, NodeId, EdgeId), Account>,
+    pub broken: Option<String>,
+    /// Batches that could not leave at once for want of credit show in this: the fullest account.
+    pub fullest: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Account {
+    granted: u64,
+    sent: u64,
+}
+
+impl Credit {
+    /// A message reached the writer.
+    pub fn hear(&mut self, writer: usize, reader: NodeId, message: &Message) {
+        match message {
+            Message::Subscribe { edge, credit, .. } => {
+                self.accounts.insert((writer, reader, *edge), Account { granted: *credit, sent: 0 });
+            }
+            Message::Credit { edge, total, .. } => {
+                if let Some(account) = self.accounts.get_mut(&(writer, reader, *edge)) {
+                    account.granted = account.granted.max(*total);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The writer sends a message.
+    pub fn say(&mut self, writer: usize, reader: NodeId, message: &Message) {
+        let Message::Batch { edge, slices, .. } = message else { return };
+        let Some(account) = self.accounts.get_mut(&(writer, reader, *edge)) else { return };
+        if account.sent >= account.granted {
+            self.broken.get_or_insert(format!(
+                "n{writer} sent {reader:?} a batch on edge {} where {} of {} granted bytes were sent",
+                edge.0, account.sent, account.granted
+            ));
+        }
+        account.sent += slices.iter().map(Slice::weight).sum::<u64>();
+        self.fullest = self.fullest.max(account.sent);
+    }
+
+    /// The writer's process is gone.
+    pub fn forget(&mut self, writer: usize) {
+        self.accounts.retain(|(of, _, _), _| *of != writer);
+    }
+}

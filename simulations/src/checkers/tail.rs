@@ -1,0 +1,57 @@
+//! P1 in `memory` and `page`: a log may lose its tail, never something in its middle. What stands in
+//! the source logs must come out; only what stood in a lost tail may have come out before.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use dunlin_protocol::event::Event;
+use dunlin_protocol::log::record::{Body, Record};
+use dunlin_protocol::mesh::catalog::LogName;
+use dunlin_protocol::pipeline::plan::Role;
+
+use crate::world::World;
+
+/// An event of a publisher: (producer, n).
+pub type Numbered = (String, u64);
+
+pub fn number_of(event: &Event) -> Option<Numbered> {
+    let payload: serde_json::Value = serde_json::from_slice(&event.payload).ok()?;
+    Some((payload["producer"].as_str()?.to_string(), payload["n"].as_u64()?))
+}
+
+/// The events that stand in the source logs, each once and each producer's without a gap.
+pub fn check(world: &World) -> Result<BTreeSet<Numbered>, String> {
+    let mut last: BTreeMap<String, u64> = BTreeMap::new();
+    let mut standing = BTreeSet::new();
+    for (index, node) in world.nodes.iter().enumerate() {
+        for (log, kept) in &node.disk.logs {
+            let LogName::Actor { unit, .. } = &kept.name else { continue };
+            if unit.role != Role::Source {
+                continue;
+            }
+            for (_, body) in world.bodies(index, *log) {
+                let Body::Append(append) = body else { continue };
+                for (producer, n) in append.events.iter().filter_map(number_of) {
+                    let before = last.insert(producer.clone(), n).unwrap_or(0);
+                    if n != before + 1 {
+                        return Err(format!(
+                            "event {n} of {producer} follows on event {before} in its source log"
+                        ));
+                    }
+                    standing.insert((producer, n));
+                }
+            }
+        }
+    }
+    Ok(standing)
+}
+
+/// The events that stood in lost records.
+pub fn lost(records: &[Record]) -> BTreeSet<Numbered> {
+    let bodies = records.iter().filter_map(|record| record.decode().ok());
+    let events = bodies.flat_map(|body| match body {
+        Body::Append(append) => append.events,
+        Body::Commit(commit) => commit.emitted.into_iter().map(|emitted| emitted.event).collect(),
+        Body::EpochStart(_) | Body::Close { .. } | Body::Inherit(_) | Body::Catalog { .. } => Vec::new(),
+    });
+    events.filter_map(|event| number_of(&event)).collect()
+}

@@ -1,0 +1,117 @@
+//! What a scenario tries besides crashes and cuts: a node that comes late or is away, a full disk, a
+//! reader that stands still.
+
+use dunlin_protocol::limits::EDGE_CREDIT_BYTES;
+use dunlin_protocol::rpc::{Publish, Request, Response};
+use dunlin_protocol::time::Span;
+
+use super::{Broken, Run, name};
+use crate::checkers;
+use crate::scenario::Trial;
+
+/// How long a node that was away may take to learn what it missed.
+const CATCH_UP: Span = Span(15_000);
+
+impl Run {
+    /// The node that is late or away.
+    fn last_node(&self) -> usize {
+        self.scenario.nodes - 1
+    }
+
+    pub(super) fn try_before_deploy(&mut self) {
+        if self.scenario.trial == Trial::Absent {
+            self.world.crash(self.last_node());
+        }
+    }
+
+    pub(super) fn try_at_first(&mut self) {
+        let now = self.world.now;
+        match self.scenario.trial {
+            Trial::None => {}
+            Trial::LateJoin => {
+                let after = Span(self.world.chance.between(1_000, 5_000));
+                self.world.start(self.last_node(), after);
+            }
+            Trial::Absent => {
+                let after = Span(self.world.chance.between(1, 3_000));
+                self.world.start(self.last_node(), after);
+            }
+            Trial::FullDisk => self.next_trial = now.after(Span(self.world.chance.between(1, 1_000))),
+            Trial::Stalled => {
+                self.world.stalled = Some("last");
+                self.next_trial = now.after(Span(1_000));
+            }
+        }
+    }
+
+    pub(super) fn try_meanwhile(&mut self) -> Result<(), Broken> {
+        if self.world.now < self.next_trial {
+            return Ok(());
+        }
+        match self.scenario.trial {
+            Trial::None | Trial::LateJoin | Trial::Absent => {}
+            Trial::FullDisk => {
+                let victim = self.world.chance.between(0, self.last_node() as u64) as usize;
+                let disk = &mut self.world.nodes[victim].disk;
+                disk.full = !disk.full;
+                self.world.was_full = true;
+                self.next_trial = self.world.now.after(Span(self.world.chance.between(1, 1_500)));
+            }
+            Trial::Stalled => {
+                checkers::bounded::check(&self.world).map_err(Broken::Promise)?;
+                self.next_trial = self.world.now.after(Span(1_000));
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn try_at_end(&mut self) -> Result<(), Broken> {
+        match self.scenario.trial {
+            Trial::None | Trial::LateJoin => Ok(()),
+            Trial::Absent => self.remove_while_away(),
+            Trial::FullDisk => match self.publishers.iter().map(|publisher| publisher.unkept).sum() {
+                0u64 => Err(Broken::Promise("disks were full and no publisher was told".into())),
+                _ => Ok(()),
+            },
+            // Without a small retention the credit is what fills up, and nobody else waits.
+            Trial::Stalled if self.scenario.retention.is_empty() => match self.world.credit.fullest {
+                0..EDGE_CREDIT_BYTES => {
+                    Err(Broken::Promise("a reader stood still and its credit never ran out".into()))
+                }
+                EDGE_CREDIT_BYTES.. => Ok(()),
+            },
+            Trial::Stalled => match self.publishers.iter().map(|publisher| publisher.busy).sum() {
+                0u64 => Err(Broken::Promise("a reader stood still and no publisher was told to wait".into())),
+                _ => Ok(()),
+            },
+        }
+    }
+
+    /// The pipeline goes while a node is away; that node serves nothing of it when it is back.
+    fn remove_while_away(&mut self) -> Result<(), Broken> {
+        let away = self.last_node();
+        self.world.crash(away);
+        match self.ask(0, &Request::Remove { pipeline: name("sim") }, "the removal")? {
+            Response::Removed { .. } => {}
+            other => return Err(Broken::Promise(format!("the removal was answered {other:?}"))),
+        }
+        self.pass(Span(2_000));
+        self.world.start(away, Span(10));
+        self.pass(Span(20));
+        let publish = Publish {
+            pipeline: name("sim"),
+            source: name("in"),
+            producer: None,
+            log: None,
+            events: Vec::new(),
+        };
+        let id = self.world.request(away, Request::Publish(publish));
+        if let Some(Response::Published { .. }) = self.await_answer(id, CATCH_UP)?.pop() {
+            return Err(Broken::Promise(
+                "a node that was away during the removal took events for the removed pipeline".into(),
+            ));
+        }
+        self.pass(CATCH_UP);
+        checkers::removed::check(&self.world).map_err(Broken::Promise)
+    }
+}

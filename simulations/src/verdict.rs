@@ -1,0 +1,41 @@
+//! How one run of one seed ended.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use crate::run::{Broken, Good, Run};
+use crate::scenario::Scenario;
+
+/// A run that ended badly.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// 127 after a crash, 128 without progress, 129 when a promise is broken.
+    pub code: u8,
+    pub what: String,
+    /// The last transitions.
+    pub trace: Vec<String>,
+}
+
+/// Runs a seed once. `loud`: every transition is printed.
+pub fn once(seed: u64, scenario: Scenario, loud: bool) -> Result<Good, Failure> {
+    let mut run = Run::new(seed, scenario);
+    run.world.trace.loud = loud;
+    let outcome = catch_unwind(AssertUnwindSafe(|| run.go()));
+    let (code, what) = match outcome {
+        Ok(Ok(good)) => return Ok(good),
+        Ok(Err(broken @ Broken::NoProgress(_))) => (128, broken.to_string()),
+        Ok(Err(broken @ Broken::Promise(_))) => (129, broken.to_string()),
+        Err(_) => (127, "a node crashed (see the panic above)".to_string()),
+    };
+    Err(Failure { code, what, trace: run.world.trace.last_lines(40).cloned().collect() })
+}
+
+/// Runs a seed twice: both runs must leave the same trace.
+pub fn twice(seed: u64, scenario: Scenario, loud: bool) -> Result<Good, Failure> {
+    let first = once(seed, scenario, loud)?;
+    let second = once(seed, scenario, false)?;
+    if first.hash != second.hash {
+        let what = format!("two runs left different traces, {} and {}", first.hash, second.hash);
+        return Err(Failure { code: 129, what, trace: Vec::new() });
+    }
+    Ok(first)
+}
