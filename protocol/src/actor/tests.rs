@@ -26,7 +26,7 @@ const UPSTREAM: LogId = LogId([5; 16]);
 
 /// Event number `seq` of the upstream log; its payload is its name, such as `a1`, its key the letter.
 fn event(seq: u64, name: &str) -> Invoked {
-    let key = name[..1].as_bytes().to_vec().into();
+    let key = name.as_bytes()[..1].to_vec().into();
     let event = Event { key, payload: name.as_bytes().to_vec().into(), ..Event::default() };
     let id = EventId { log: UPSTREAM, epoch: Epoch(1), seq: Seq(seq), index: 0 };
     Invoked { input: 0, placed: Placed { id, event } }
