@@ -87,7 +87,9 @@ fn make(word: &str, key: &str) -> Result<Made, Failure> {
             let mut map = std::collections::HashMap::new();
             (0..20).for_each(|n| _ = map.insert(n, n));
             let order: Vec<&i32> = map.keys().collect();
-            return Ok(Made::One(json!({ "host": [host::random(), host::random()], "order": order }).to_string()));
+            return Ok(Made::One(
+                json!({ "host": [host::random(), host::random()], "order": order }).to_string(),
+            ));
         }
         "scan" => {
             state::put(&format!("{key}/b"), b"2");
