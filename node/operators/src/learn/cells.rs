@@ -23,7 +23,8 @@ pub struct Cell {
     rises: f32,
 }
 
-static EMPTY: Cell = Cell { weights: [0.0; CLASSES], squares: [0.0; CLASSES], n: 0.0, change: 0.0, rises: 0.0 };
+static EMPTY: Cell =
+    Cell { weights: [0.0; CLASSES], squares: [0.0; CLASSES], n: 0.0, change: 0.0, rises: 0.0 };
 
 impl Cell {
     pub fn learn(&mut self, change: f64, happened: bool) {

@@ -17,21 +17,20 @@ const RATE: f32 = 0.1;
 const CAUTION: f32 = 1.0;
 /// Weight decay per touch, against tokens that were seen once.
 const EASE: f32 = 1e-4;
-/// How sure one direction must be before "stays" is left: of these bars the one that would have
-/// gained most so far, and none while none would have gained. (Outcomes of neighbouring
-/// predictions overlap, so the probabilities sound surer than they are.)
-const BARS: [f64; 6] = [0.5, 0.6, 0.7, 0.8, 0.9, 0.95];
-/// How much of a bar's gain is kept from one outcome to the next.
-const KEEP: f64 = 0.9995;
-/// What a bar's gain begins with, in typical changes: the price of the first tries.
-const DOUBT: f64 = -10.0;
+/// How sure one direction must be before "stays" is left. The outcomes of neighbouring predictions
+/// overlap, so the probabilities sound surer than they are.
+const DECISIVE: f64 = 0.8;
+/// How much of what the decisive words gained is kept from one outcome to the next.
+const LATELY: f64 = 0.999;
 
-/// What is common to all cells: the mean change in each class, and how sure is sure enough.
+/// What is common to all cells: the mean change in each class, and whether to leave "stays" pays.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Reader {
     n: [f64; CLASSES],
     mean: [f64; CLASSES],
-    gains: [f64; BARS.len()],
+    /// What decisive words would have gained over "stays" lately, in typical changes. Only while
+    /// it is above zero are they followed: the classes begin, and fall back, as "it stays".
+    gained: f64,
     typical: f64,
     seen: f64,
 }
@@ -47,13 +46,7 @@ pub struct Word {
 
 impl Reader {
     pub fn new() -> Reader {
-        Reader {
-            n: [0.0; CLASSES],
-            mean: [0.0; CLASSES],
-            gains: [DOUBT; BARS.len()],
-            typical: 0.0,
-            seen: 0.0,
-        }
+        Reader { n: [0.0; CLASSES], mean: [0.0; CLASSES], gained: 0.0, typical: 0.0, seen: 0.0 }
     }
 
     /// `word`: what was said when the prediction was made.
@@ -65,15 +58,10 @@ impl Reader {
         }
         self.seen = (self.seen + 1.0).min(2000.0);
         self.typical += (change.abs() - self.typical) / self.seen;
-        if self.typical <= 0.0 {
-            return;
-        }
-        let gain = (change.abs() - (change - word.lean).abs()) / self.typical;
-        for (sum, bar) in self.gains.iter_mut().zip(BARS) {
-            *sum = (*sum - DOUBT) * KEEP + DOUBT;
-            if word.sure >= bar {
-                *sum += gain.clamp(-20.0, 20.0);
-            }
+        self.gained *= LATELY;
+        if self.typical > 0.0 && word.sure >= DECISIVE {
+            let gain = (change.abs() - (change - word.lean).abs()) / self.typical;
+            self.gained += gain.clamp(-20.0, 20.0);
         }
     }
 
@@ -92,15 +80,9 @@ impl Reader {
         Word { sure: up.max(down), lean }
     }
 
-    /// The change that the word stands for: none while no direction is sure enough.
+    /// The change that the word stands for: none while it is not decisive or that did not pay.
     pub fn change(&self, word: Word) -> f64 {
-        let mut best = (0.0, f64::INFINITY);
-        for (gain, bar) in self.gains.iter().zip(BARS) {
-            if *gain > best.0 {
-                best = (*gain, bar);
-            }
-        }
-        if word.sure >= best.1 { word.lean } else { 0.0 }
+        if word.sure >= DECISIVE && self.gained > 0.0 { word.lean } else { 0.0 }
     }
 }
 
@@ -166,6 +148,17 @@ mod tests {
         assert_eq!(class_of(0.051, 0.05), STAYS + 3);
         assert_eq!(class_of(-1e9, 0.05), 0);
         assert_eq!(class_of(1e9, 0.05), CLASSES - 1);
+    }
+
+    #[test]
+    fn stays_is_left_only_while_that_pays() {
+        let (mut reader, word) = (Reader::new(), Word { sure: 0.9, lean: 0.2 });
+        assert_eq!(reader.change(word), 0.0);
+        reader.learn(word, 0.3, 0.05);
+        assert_eq!(reader.change(word), 0.2);
+        assert_eq!(reader.change(Word { sure: 0.7, ..word }), 0.0);
+        (0..3).for_each(|_| reader.learn(word, -0.1, 0.05));
+        assert_eq!(reader.change(word), 0.0);
     }
 
     #[test]

@@ -55,9 +55,7 @@ impl Cache {
     pub fn read_model(&mut self, settings: &Settings, state: &mut dyn State) -> Result<(), Unreadable> {
         if self.model.is_none() {
             let model = match state.get(MODEL) {
-                Some(bytes) => {
-                    codec::decode(body(&bytes)?).map_err(|error| Unreadable(error.to_string()))?
-                }
+                Some(bytes) => codec::decode(body(&bytes)?).map_err(|error| Unreadable(error.to_string()))?,
                 None => Model::new(settings),
             };
             self.model = Some(model);
