@@ -199,7 +199,7 @@ fn payloads_have_the_promised_fields() {
     ] {
         assert!(payload.get(name).is_some(), "{name}");
     }
-    for name in ["n", "mae", "mae_last_value", "rmse", "auc", "log_loss"] {
+    for name in ["n", "unscored", "mae", "mae_last_value", "rmse", "auc", "log_loss"] {
         assert!(payload["running"].get(name).is_some(), "{name}");
     }
     assert_eq!(payload["settled_at"], score.event.time.to_string());
@@ -220,4 +220,50 @@ fn what_is_no_object_fails_alone_and_wrong_tables_are_refused() {
             .contains("median")
     );
     assert!(Learn::new(&LearnSpec { interval: Some(F64(1.5)), ..later() }).is_err());
+}
+
+#[test]
+fn a_keys_path_stands_under_the_key_and_all_else_behind_a_zero_byte() {
+    for spec in [later(), same_row()] {
+        let (_, mut state) = run(&spec, &events(120, 5), 50, true);
+        let plain: Vec<&[u8]> = state.0.keys().map(Vec::as_slice).filter(|key| key[0] != 0).collect();
+        assert_eq!(plain, [b"a-1", b"a-2", b"b-1"]);
+        let path: serde_json::Value = serde_json::from_slice(&state.get(b"a-1").unwrap()).unwrap();
+        for name in ["value", "count", "min", "max", "mean", "changes", "waiting"] {
+            assert!(path[name].is_number(), "{name} of {path}");
+        }
+        for name in ["first_at", "last_at", "changed_at"] {
+            assert!(Time::parse(path[name].as_str().unwrap()).is_some(), "{name} of {path}");
+        }
+        let waiting = state.0.keys().filter(|key| key.starts_with(b"\0p") || key.starts_with(b"\0d")).count();
+        let of = |key: &[u8]| -> usize {
+            let path: serde_json::Value = serde_json::from_slice(&state.0[key]).unwrap();
+            path["waiting"].as_u64().unwrap() as usize
+        };
+        assert_eq!(of(b"a-1") + of(b"a-2") + of(b"b-1"), waiting);
+    }
+}
+
+#[test]
+fn no_key_can_reach_what_is_the_stages_own() {
+    for key in ["", "\0m", "\0c\0\0"] {
+        let events: Vec<Invoked> =
+            (0..40).map(|i| event(i, u64::from(i), key, &format!(r#""v":{}"#, i % 3))).collect();
+        for spec in [later(), same_row()] {
+            let (out, state) = run(&spec, &events, 40, false);
+            assert_eq!((out, &state), (run(&spec, &events, 7, true).0, &run(&spec, &events, 7, true).1));
+            assert!(state.0.keys().all(|key| key.first() == Some(&0)));
+        }
+    }
+}
+
+#[test]
+fn a_prediction_that_finds_no_place_is_counted() {
+    // 600 at one instant, of which 512 may wait; then the event that settles them.
+    let mut events: Vec<Invoked> = (0..600).map(|i| event(i, 0, "k", r#""v":1"#)).collect();
+    events.push(event(600, 6, "k", r#""v":2"#));
+    let (out, _) = run(&later(), &events, 100, true);
+    let score = out.iter().rev().find(|one| one.side == Some(0)).unwrap();
+    let payload: serde_json::Value = serde_json::from_slice(&score.event.payload).unwrap();
+    assert_eq!((&payload["running"]["n"], &payload["running"]["unscored"]), (&512.into(), &88.into()));
 }

@@ -18,7 +18,7 @@ use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::{Semaphore, oneshot};
 
 use super::engine::Engine;
-use super::ports::Ports;
+use super::ports::{Pair, Ports, StateStore};
 use super::runner::{self, HeadFactory};
 use super::staging::{CallState, Staged, listed};
 use crate::inbox::Inbox;
@@ -223,7 +223,7 @@ impl WorkerState {
                 let value = room.ports.state.get(actor, &key)?;
                 Ok(value.map(|value| (key, value)).into_iter().collect())
             }
-            None => room.ports.state.scan(actor, &[], limit as usize),
+            None => scan_plain(&*room.ports.state, actor, limit as usize),
         })
         .await;
         found.unwrap_or_else(|why: String| {
@@ -250,6 +250,19 @@ impl WorkerState {
         })
         .await
     }
+}
+
+/// All keys in order, but for those that begin with a zero byte: they are the function's own.
+fn scan_plain(store: &dyn StateStore, actor: LogId, limit: usize) -> Result<Vec<Pair>, String> {
+    let empty = store.get(actor, &[])?.map(|value| (Bytes::new(), value));
+    let mut pairs: Vec<Pair> = empty.into_iter().take(limit).collect();
+    for first in 1..=u8::MAX {
+        if pairs.len() >= limit {
+            break;
+        }
+        pairs.extend(store.scan(actor, &[first], limit - pairs.len())?);
+    }
+    Ok(pairs)
 }
 
 /// Runs `work` on a thread that may block, when there is one free.

@@ -2,18 +2,19 @@
 //!
 //! A token is hashed into one of [`CELLS`] cells; two tokens in one cell share what they learn.
 
-use serde::{Deserialize, Serialize};
-
 use super::classes::CLASSES;
+use super::pack::{self, Unpack};
+use super::store::{self, Unreadable};
+use crate::operator::State;
 
-/// Cells of a share; each is an entry of keyed state once it was touched.
+/// Cells of a share; each is an entry of keyed state once it has learned.
 pub const CELLS: u16 = 8192;
 /// Outcomes after which a cell's means forget like a window of that length.
 const MEMORY: f32 = 300.0;
 /// How many outcomes a cell needs until it is believed by half.
 const SHRINK: f64 = 8.0;
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Cell {
     pub weights: [f32; CLASSES],
     pub squares: [f32; CLASSES],
@@ -22,11 +23,8 @@ pub struct Cell {
     rises: f32,
 }
 
-impl Default for Cell {
-    fn default() -> Cell {
-        Cell { weights: [0.0; CLASSES], squares: [0.0; CLASSES], n: 0.0, change: 0.0, rises: 0.0 }
-    }
-}
+static EMPTY: Cell =
+    Cell { weights: [0.0; CLASSES], squares: [0.0; CLASSES], n: 0.0, change: 0.0, rises: 0.0 };
 
 impl Cell {
     pub fn learn(&mut self, change: f64, happened: bool) {
@@ -46,22 +44,135 @@ impl Cell {
         let n = f64::from(self.n);
         (f64::from(self.rises) * n + base * SHRINK) / (n + SHRINK)
     }
+
+    fn pack(&self, out: &mut Vec<u8>) {
+        pack::singles(out, &self.weights);
+        pack::singles(out, &self.squares);
+        pack::singles(out, &[self.n, self.change, self.rises]);
+    }
+
+    fn unpack(bytes: &[u8]) -> Option<Cell> {
+        let (mut from, mut cell) = (Unpack(bytes), EMPTY.clone());
+        from.singles(&mut cell.weights)?;
+        from.singles(&mut cell.squares)?;
+        (cell.n, cell.change, cell.rises) = (from.single()?, from.single()?, from.single()?);
+        from.0.is_empty().then_some(cell)
+    }
 }
 
-/// Where the token of this kind with these parts lives (FNV-1a, mixed).
-pub fn cell_of(seed: u64, kind: &str, parts: &[u64]) -> u16 {
-    let mut hash = 0xcbf2_9ce4_8422_2325u64 ^ seed;
-    let mut eat = |byte: u8| hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-    kind.bytes().for_each(&mut eat);
-    parts.iter().flat_map(|part| part.to_le_bytes()).for_each(&mut eat);
-    hash ^= hash >> 32;
-    hash = hash.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+/// The cells of a share that are in memory.
+#[derive(Debug, Default)]
+pub struct Cells {
+    /// By number; all [`CELLS`] once one was asked for.
+    cells: Vec<Cell>,
+    known: Vec<Known>,
+    changed: Vec<u16>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Known {
+    No,
+    Read,
+    Changed,
+}
+
+impl Cells {
+    /// The cells with these numbers are in memory afterwards.
+    pub fn load(
+        &mut self,
+        numbers: impl Iterator<Item = u16>,
+        state: &mut dyn State,
+    ) -> Result<(), Unreadable> {
+        if self.cells.is_empty() {
+            self.cells.resize(usize::from(CELLS), EMPTY.clone());
+            self.known.resize(usize::from(CELLS), Known::No);
+        }
+        for number in numbers {
+            let at = usize::from(number);
+            if let (Some(known @ Known::No), Some(cell)) = (self.known.get_mut(at), self.cells.get_mut(at)) {
+                if let Some(bytes) = state.get(&store::cell_key(number)) {
+                    *cell = Cell::unpack(store::body(&bytes)?).ok_or_else(|| Unreadable::cut("a cell"))?;
+                }
+                *known = Known::Read;
+            }
+        }
+        Ok(())
+    }
+
+    pub fn get(&self, number: u16) -> &Cell {
+        self.cells.get(usize::from(number)).unwrap_or(&EMPTY)
+    }
+
+    /// A loaded cell, to be changed.
+    pub fn change(&mut self, number: u16) -> Option<&mut Cell> {
+        let at = usize::from(number);
+        let known = self.known.get_mut(at)?;
+        if *known != Known::Changed {
+            *known = Known::Changed;
+            self.changed.push(number);
+        }
+        self.cells.get_mut(at)
+    }
+
+    pub fn flush(&mut self, state: &mut dyn State) {
+        for number in core::mem::take(&mut self.changed) {
+            let at = usize::from(number);
+            if let (Some(known), Some(cell)) = (self.known.get_mut(at), self.cells.get(at)) {
+                *known = Known::Read;
+                store::put(state, &store::cell_key(number), |out| cell.pack(out));
+            }
+        }
+    }
+}
+
+/// Where the token of this kind with these parts lives.
+pub fn cell_of(seed: u64, kind: u64, parts: &[u64]) -> u16 {
+    let hash = parts.iter().fold(mix(kind ^ mix(seed)), |hash, part| mix(hash ^ *part));
     (hash >> 48) as u16 % CELLS
 }
 
-/// A text as a token's part.
-pub fn text(value: &str) -> u64 {
-    value
-        .bytes()
-        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+/// A name made of two.
+pub fn named(kind: u64, name: u64) -> u64 {
+    mix(mix(kind) ^ name)
+}
+
+/// Every bit of the input moves about half of the output's (the end of splitmix64).
+fn mix(value: u64) -> u64 {
+    let value = (value ^ 0x9e37_79b9_7f4a_7c15).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    value ^ (value >> 31)
+}
+
+/// A text as a token's part or a name (FNV-1a).
+pub const fn text(value: &str) -> u64 {
+    let mut bytes = value.as_bytes();
+    let mut hash = 0xcbf2_9ce4_8422_2325u64;
+    while let Some((byte, rest)) = bytes.split_first() {
+        hash = (hash ^ *byte as u64).wrapping_mul(0x0100_0000_01b3);
+        bytes = rest;
+    }
+    hash
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cell_comes_back_bit_for_bit() {
+        let mut cell = EMPTY.clone();
+        (0..9u8).for_each(|i| cell.learn(f64::from(i) / 7.0, i % 2 == 0));
+        cell.weights[3] = 0.1;
+        let mut bytes = Vec::new();
+        cell.pack(&mut bytes);
+        assert_eq!(Cell::unpack(&bytes), Some(cell));
+        assert_eq!(Cell::unpack(&bytes[1..]), None);
+    }
+
+    #[test]
+    fn tokens_spread_over_the_cells() {
+        let mut hit = vec![0u32; usize::from(CELLS)];
+        (0..80_000u64).for_each(|i| hit[usize::from(cell_of(7, text("kind"), &[i % 300, i / 300]))] += 1);
+        assert!(hit.iter().max().is_some_and(|most| *most < 35));
+    }
 }

@@ -12,50 +12,77 @@ pub const CLASSES: usize = 13;
 const STAYS: usize = CLASSES / 2;
 /// Upper edges of the classes above "stays", in units of the step; the last class is open.
 const EDGES: [f64; STAYS] = [0.02, 0.5, 1.0, 2.0, 4.0, 8.0];
-const RATE: f64 = 0.1;
+const RATE: f32 = 0.1;
 /// What the root of a cell's squares begins with: the larger, the slower the first steps.
-const CAUTION: f64 = 1.0;
+const CAUTION: f32 = 1.0;
+/// Weight decay per touch, against tokens that were seen once.
+const EASE: f32 = 1e-4;
 /// How sure one direction must be before "stays" is left. The outcomes of neighbouring predictions
 /// overlap, so the probabilities sound surer than they are.
-const DECISIVE: f64 = 0.75;
-/// Weight decay per touch, against tokens that were seen once.
-const EASE: f64 = 1e-4;
+const DECISIVE: f64 = 0.8;
+/// How much of what the decisive words gained is kept from one outcome to the next.
+const LATELY: f64 = 0.999;
 
-/// What is common to all cells: the mean change in each class.
+/// What is common to all cells: the mean change in each class, and whether to leave "stays" pays.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Means {
+pub struct Reader {
     n: [f64; CLASSES],
     mean: [f64; CLASSES],
+    /// What decisive words would have gained over "stays" lately, in typical changes. Only while
+    /// it is above zero are they followed: the classes begin, and fall back, as "it stays".
+    gained: f64,
+    typical: f64,
+    seen: f64,
 }
 
-impl Means {
-    pub fn new() -> Means {
-        Means { n: [0.0; CLASSES], mean: [0.0; CLASSES] }
+/// What the classes say of one row.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Word {
+    /// The probability of the likelier direction.
+    pub sure: f64,
+    /// The change at which half of the probability is reached.
+    pub lean: f64,
+}
+
+impl Reader {
+    pub fn new() -> Reader {
+        Reader { n: [0.0; CLASSES], mean: [0.0; CLASSES], gained: 0.0, typical: 0.0, seen: 0.0 }
     }
 
-    pub fn learn(&mut self, change: f64, step: f64) {
+    /// `word`: what was said when the prediction was made.
+    pub fn learn(&mut self, word: Word, change: f64, step: f64) {
         let class = class_of(change, step);
         if let (Some(n), Some(mean)) = (self.n.get_mut(class), self.mean.get_mut(class)) {
             *n = (*n + 1.0).min(500.0);
             *mean += (change.clamp(-16.0 * step, 16.0 * step) - *mean) / *n;
         }
+        self.seen = (self.seen + 1.0).min(2000.0);
+        self.typical += (change.abs() - self.typical) / self.seen;
+        self.gained *= LATELY;
+        if self.typical > 0.0 && word.sure >= DECISIVE {
+            let gain = (change.abs() - (change - word.lean).abs()) / self.typical;
+            self.gained += gain.clamp(-20.0, 20.0);
+        }
     }
 
-    /// The change at which half of the probability is reached; none while no direction is sure.
-    pub fn median(&self, probabilities: &[f64; CLASSES]) -> f64 {
+    pub fn word(&self, probabilities: &[f64; CLASSES]) -> Word {
         let up: f64 = probabilities.iter().skip(STAYS + 1).sum();
         let down: f64 = probabilities.iter().take(STAYS).sum();
-        if up.max(down) < DECISIVE {
-            return 0.0;
-        }
         let mut sum = 0.0;
+        let mut lean = 0.0;
         for (class, (p, mean)) in probabilities.iter().zip(&self.mean).enumerate() {
             sum += p;
             if sum >= 0.5 {
-                return if class == STAYS { 0.0 } else { *mean };
+                lean = if class == STAYS { 0.0 } else { *mean };
+                break;
             }
         }
-        0.0
+        Word { sure: up.max(down), lean }
+    }
+
+    /// The change that the word stands for: none while it is not decisive or that did not pay.
+    pub fn change(&self, word: Word) -> f64 {
+        if word.sure >= DECISIVE && self.gained > 0.0 { word.lean } else { 0.0 }
     }
 }
 
@@ -69,13 +96,13 @@ pub fn class_of(change: f64, step: f64) -> usize {
 
 /// The probability of each class, given the present tokens' cells.
 pub fn probabilities<'a>(cells: impl Iterator<Item = &'a Cell>) -> [f64; CLASSES] {
-    let mut scores = [0.0; CLASSES];
+    let mut scores = [0.0f32; CLASSES];
     for cell in cells {
         for (score, weight) in scores.iter_mut().zip(&cell.weights) {
-            *score += f64::from(*weight);
+            *score += *weight;
         }
     }
-    softmax(scores)
+    softmax(scores.map(f64::from))
 }
 
 fn softmax(mut scores: [f64; CLASSES]) -> [f64; CLASSES] {
@@ -96,12 +123,11 @@ pub fn gradient(probabilities: &[f64; CLASSES], truth: usize) -> [f64; CLASSES] 
 }
 
 /// One AdaGrad step of one present cell.
-pub fn step(cell: &mut Cell, slope: &[f64; CLASSES]) {
+pub fn step(cell: &mut Cell, slope: &[f32; CLASSES]) {
     for ((weight, square), slope) in cell.weights.iter_mut().zip(&mut cell.squares).zip(slope) {
-        let w = f64::from(*weight);
-        let pull = slope + EASE * w;
-        *square += (pull * pull) as f32;
-        *weight = (w - RATE * pull / (f64::from(*square).sqrt() + CAUTION)) as f32;
+        let pull = *slope + EASE * *weight;
+        *square += pull * pull;
+        *weight -= RATE * pull / (square.sqrt() + CAUTION);
     }
 }
 
@@ -122,6 +148,17 @@ mod tests {
         assert_eq!(class_of(0.051, 0.05), STAYS + 3);
         assert_eq!(class_of(-1e9, 0.05), 0);
         assert_eq!(class_of(1e9, 0.05), CLASSES - 1);
+    }
+
+    #[test]
+    fn stays_is_left_only_while_that_pays() {
+        let (mut reader, word) = (Reader::new(), Word { sure: 0.9, lean: 0.2 });
+        assert_eq!(reader.change(word), 0.0);
+        reader.learn(word, 0.3, 0.05);
+        assert_eq!(reader.change(word), 0.2);
+        assert_eq!(reader.change(Word { sure: 0.7, ..word }), 0.0);
+        (0..3).for_each(|_| reader.learn(word, -0.1, 0.05));
+        assert_eq!(reader.change(word), 0.0);
     }
 
     #[test]

@@ -7,16 +7,18 @@ use dunlin_protocol::pipeline::manifest::{Label, LearnSpec};
 use dunlin_protocol::time::{Span, Time};
 use serde_json::{Map, Value};
 
-use super::cells::Cell;
-use super::model::{Model, Prediction};
+use super::cells::Cells;
+use super::keys::Keys;
+use super::model::Model;
 use super::payload::{self, Settled};
+use super::prediction::Prediction;
 use super::row::{self, Context, Row};
 use super::settings::Settings;
 use super::store::{self, Cache, Unreadable};
 use crate::operator::{FromHead, Handled, Operator, State};
 
 /// Predictions of same-row labels that may wait in a share. Beyond: a prediction goes out and is
-/// neither scored nor learned from.
+/// neither scored nor learned from, and is counted as unscored.
 const DUE_MAX: u64 = 65_536;
 /// The side output `scores`.
 const SCORES: u16 = 0;
@@ -27,18 +29,22 @@ const DAY: f64 = 86_400_000.0;
 pub struct Learn {
     settings: Settings,
     cache: Cache,
+    row: Row,
 }
 
 impl Learn {
     /// An error is one sentence for whoever wrote the `learn` table.
     pub fn new(spec: &LearnSpec) -> Result<Learn, String> {
-        Ok(Learn { settings: Settings::of(spec)?, cache: Cache::default() })
+        Ok(Learn { settings: Settings::of(spec)?, cache: Cache::default(), row: Row::default() })
     }
 }
 
 impl Operator for Learn {
     fn handle(&mut self, batch: &[Invoked], _now: Time, state: &mut dyn State) -> Result<Handled, CallError> {
         let mut handled = Handled::default();
+        let Learn { settings, cache, row } = self;
+        cache.read_model(settings, state).map_err(unreadable)?;
+        let Cache { model: Some(model), cells, keys } = &mut *cache else { return Ok(handled) };
         for (index, invoked) in batch.iter().enumerate() {
             let event = &invoked.placed.event;
             let cause = index as u32;
@@ -55,11 +61,12 @@ impl Operator for Learn {
                     continue;
                 }
             };
+            let out = &mut handled.emitted;
             let mut step =
-                Step { learn: self, state: &mut *state, event, payload, cause, out: &mut handled.emitted };
+                Step { settings, model, cells, keys, row, state: &mut *state, event, payload, cause, out };
             step.run().map_err(unreadable)?;
         }
-        self.cache.flush(state);
+        cache.flush(state);
         Ok(handled)
     }
 
@@ -85,7 +92,11 @@ fn read(event: &Event) -> Result<Map<String, Value>, String> {
 
 /// One event on its way.
 struct Step<'a> {
-    learn: &'a mut Learn,
+    settings: &'a Settings,
+    model: &'a mut Model,
+    cells: &'a mut Cells,
+    keys: &'a mut Keys,
+    row: &'a mut Row,
     state: &'a mut dyn State,
     event: &'a Event,
     payload: Map<String, Value>,
@@ -95,31 +106,46 @@ struct Step<'a> {
 
 impl Step<'_> {
     fn run(&mut self) -> Result<(), Unreadable> {
-        match self.learn.settings.label.clone() {
-            Label::Later { target, after, .. } => self.later(&target, after),
-            Label::SameRow { label, label_at } => self.same_row(&label, label_at.as_deref()),
+        let settings = self.settings;
+        match &settings.label {
+            Label::Later { target, after, .. } => self.later(target, *after),
+            Label::SameRow { label, label_at } => self.same_row(label, label_at.as_deref()),
         }
     }
 
     fn later(&mut self, target: &str, after: Span) -> Result<(), Unreadable> {
         let truth = row::number(self.payload.get(target));
-        let key = &self.event.key;
+        let (key, now) = (&self.event.key, self.event.time);
         if let Some(truth) = truth {
-            while let Some(id) = self.learn.cache.series(key, self.state)?.take_due(self.event.time) {
+            while let Some(id) = self.keys.open(key, self.state)?.take_due(now) {
                 let name = store::waiting_key(key, id);
-                if let Some(prediction) = store::load::<Prediction>(self.state, &name)? {
+                if let Some(mut prediction) = store::prediction(self.state, &name)? {
+                    prediction.key = key.clone();
                     self.settle(&prediction, truth)?;
                     self.state.delete(&name);
                 }
             }
-            self.learn.cache.series(key, self.state)?.observe(self.event.time, truth);
-            self.learn.cache.model(&self.learn.settings, self.state)?.observe(truth);
+            let series = &mut self.keys.open(key, self.state)?.series;
+            series.observe(now, truth);
+            self.model.observe(truth);
+            if series.n > 1 {
+                let unit = self.model.ground(Some(truth), true).unit;
+                let age = now.since(series.first_at).0 as f64;
+                let part = age / (after.0 as f64).max(1.0);
+                self.model.stray((truth - series.min).max(series.max - truth) / unit, part);
+            }
         }
         let mut prediction = self.predict(truth, [target, ""], after.0 as f64)?;
-        prediction.due = self.event.time.after(after);
-        self.emit(None, payload::event(&self.learn.settings, &prediction, None));
-        if let Some(id) = self.learn.cache.series(key, self.state)?.wait(prediction.due) {
-            store::save(self.state, &store::waiting_key(key, id), &prediction);
+        prediction.due = now.after(after);
+        prediction.key = key.clone();
+        self.emit(None, payload::event(self.settings, &prediction, None));
+        match self.keys.open(key, self.state)?.wait(prediction.due) {
+            Some(id) => {
+                // Its place names its key.
+                prediction.key = Bytes::new();
+                store::put_prediction(self.state, &store::waiting_key(key, id), &prediction);
+            }
+            None => self.model.scores.unscored += 1,
         }
         Ok(())
     }
@@ -137,39 +163,44 @@ impl Step<'_> {
         };
         prediction.due = due.unwrap_or(self.event.time);
         prediction.truth = row::number(self.payload.get(label));
-        self.emit(None, payload::event(&self.learn.settings, &prediction, None));
+        prediction.key = self.event.key.clone();
+        self.emit(None, payload::event(self.settings, &prediction, None));
         // Without a label, or without its time, there is nothing to settle by.
         let (Some(due), Some(truth)) = (due, prediction.truth) else { return Ok(()) };
         if due <= self.event.time {
             return self.settle_label(&prediction, truth);
         }
-        let model = self.learn.cache.model(&self.learn.settings, self.state)?;
-        if model.waiting < DUE_MAX {
-            let id = model.next_id;
-            model.next_id += 1;
-            model.waiting += 1;
-            model.first_due = model.first_due.min(due);
-            store::save(self.state, &store::due_key(due, id), &prediction);
+        let model = &mut *self.model;
+        if model.waiting >= DUE_MAX {
+            model.scores.unscored += 1;
+            return Ok(());
         }
+        let id = model.next_id;
+        model.next_id += 1;
+        model.waiting += 1;
+        model.first_due = model.first_due.min(due);
+        store::put_prediction(self.state, &store::due_key(due, id), &prediction);
+        self.keys.open(&self.event.key, self.state)?.series.waiting += 1;
         Ok(())
     }
 
     /// Settles every same-row label whose time has come.
     fn settle_known(&mut self) -> Result<(), Unreadable> {
-        while self.learn.cache.model(&self.learn.settings, self.state)?.first_due <= self.event.time {
+        while self.model.first_due <= self.event.time {
             let first = store::first_due(self.state)?;
             match &first {
                 Some((name, prediction)) if prediction.due <= self.event.time => {
+                    let series = &mut self.keys.open(&prediction.key, self.state)?.series;
+                    series.waiting = series.waiting.saturating_sub(1);
                     if let Some(truth) = prediction.truth {
                         self.settle_label(prediction, truth)?;
                     }
                     self.state.delete(name);
-                    let model = self.learn.cache.model(&self.learn.settings, self.state)?;
-                    model.waiting = model.waiting.saturating_sub(1);
+                    self.model.waiting = self.model.waiting.saturating_sub(1);
                 }
                 other => {
                     let next = other.as_ref().map_or(Time::MAX, |(_, prediction)| prediction.due);
-                    self.learn.cache.model(&self.learn.settings, self.state)?.first_due = next;
+                    self.model.first_due = next;
                 }
             }
         }
@@ -178,68 +209,46 @@ impl Step<'_> {
 
     fn settle_label(&mut self, prediction: &Prediction, truth: f64) -> Result<(), Unreadable> {
         self.settle(prediction, truth)?;
-        let key = Bytes::copy_from_slice(&prediction.key);
-        self.learn.cache.series(&key, self.state)?.observe(prediction.due, truth);
-        self.learn.cache.model(&self.learn.settings, self.state)?.observe(truth);
+        self.keys.open(&prediction.key, self.state)?.series.observe(prediction.due, truth);
+        self.model.observe(truth);
         Ok(())
     }
 
     fn predict(&mut self, now: Option<f64>, hidden: [&str; 2], span: f64) -> Result<Prediction, Unreadable> {
-        let Learn { settings, cache } = &mut *self.learn;
-        let last = now.or(cache.series(&self.event.key, self.state)?.value);
-        let ground = cache.model(settings, self.state)?.ground(last, settings.is_later());
-        let series = cache.series(&self.event.key, self.state)?;
-        let row = Row::of(
-            self.event,
-            &self.payload,
-            &Context {
-                features: settings.features.as_deref(),
-                hidden,
-                seed: settings.seed,
-                series,
-                value: ground.last_value,
-                unit: ground.unit,
-                span: span.max(1.0),
-                path: last.is_some(),
-            },
-        );
-        let encoded = row.encoded.iter().map(|(_, cell)| *cell);
-        cache.load_cells(row.tokens.iter().copied().chain(encoded), self.state)?;
-        // Taken out so that the cells can be read while the model runs.
-        let mut model = match cache.model.take() {
-            Some(model) => model,
-            None => Model::new(settings),
+        let settings = self.settings;
+        let series = &self.keys.open(&self.event.key, self.state)?.series;
+        let last = now.or(series.value);
+        let ground = self.model.ground(last, settings.is_later());
+        let context = Context {
+            features: settings.features.as_deref(),
+            hidden,
+            seed: settings.seed,
+            series,
+            value: ground.last_value,
+            unit: ground.unit,
+            span: span.max(1.0),
+            path: last.is_some(),
         };
-        let cells = cache.cells();
-        let mut prediction = model.predict(settings, ground, row, cells);
-        cache.model = Some(model);
+        self.row.fill(self.event, &self.payload, &context);
+        let encoded = self.row.encoded.iter().map(|(_, cell)| *cell);
+        self.cells.load(self.row.tokens.iter().copied().chain(encoded), self.state)?;
+        let mut prediction = self.model.predict(settings, ground, self.row, self.cells);
         prediction.at = self.event.time;
-        prediction.key = self.event.key.to_vec();
         Ok(prediction)
     }
 
     fn settle(&mut self, prediction: &Prediction, truth: f64) -> Result<(), Unreadable> {
-        let Learn { settings, cache } = &mut *self.learn;
-        cache.load_cells(prediction.tokens.iter().copied(), self.state)?;
-        let mut cells: Vec<Cell> = prediction
-            .tokens
-            .iter()
-            .map(|number| cache.cells().get(number).cloned().unwrap_or_default())
-            .collect();
-        let model = cache.model(settings, self.state)?;
-        model.settle(settings, prediction, truth, &mut cells);
+        self.cells.load(prediction.tokens.iter().copied(), self.state)?;
+        self.model.settle(self.settings, prediction, truth, self.cells);
         let settled = Settled {
             settled_at: self.event.time,
             truth,
-            happened: Model::happened(settings, prediction, truth),
+            happened: Model::happened(self.settings, prediction, truth),
             absolute_error: (truth - prediction.value).abs(),
             absolute_error_last_value: (truth - prediction.last_value).abs(),
-            running: model.scores.running(),
+            running: self.model.scores.running(),
         };
-        for (number, cell) in prediction.tokens.iter().zip(cells) {
-            cache.put_cell(*number, cell);
-        }
-        let event = payload::event(settings, prediction, Some(settled));
+        let event = payload::event(self.settings, prediction, Some(settled));
         self.emit(Some(SCORES), event);
         Ok(())
     }

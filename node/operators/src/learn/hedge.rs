@@ -59,13 +59,17 @@ impl Hedge {
 }
 
 /// The smallest value at which half of the weight is reached.
-pub fn weighted_median(values: &[f64], weights: &[f64]) -> f64 {
-    let mut order: Vec<(f64, f64)> = values.iter().copied().zip(weights.iter().copied()).collect();
-    order.retain(|(value, weight)| value.is_finite() && *weight > 0.0);
-    order.sort_by(|a, b| a.0.total_cmp(&b.0));
+pub fn weighted_median(values: &[f64; EXPERTS.len()], weights: &[f64; EXPERTS.len()]) -> f64 {
+    let mut order: [(f64, f64); EXPERTS.len()] = [(f64::NAN, 0.0); EXPERTS.len()];
+    for ((place, value), weight) in order.iter_mut().zip(values).zip(weights) {
+        if value.is_finite() && *weight > 0.0 {
+            *place = (*value, *weight);
+        }
+    }
+    order.sort_unstable_by(|a, b| a.0.total_cmp(&b.0));
     let half = order.iter().map(|(_, weight)| weight).sum::<f64>() / 2.0;
     let mut sum = 0.0;
-    for (value, weight) in &order {
+    for (value, weight) in order.iter().filter(|(value, _)| value.is_finite()) {
         sum += weight;
         if sum >= half {
             return *value;

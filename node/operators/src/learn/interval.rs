@@ -1,5 +1,8 @@
 //! Intervals: a quantile of recent absolute residuals, at a level that follows the coverage
 //! that was really reached (adaptive conformal).
+//!
+//! Outcomes come late: a level that moved fast would hear of its own step only after many more
+//! predictions, and swing. So the more predictions lay between, the slower it moves.
 
 use std::collections::VecDeque;
 
@@ -8,7 +11,9 @@ use serde::{Deserialize, Serialize};
 /// Residuals that are remembered: every one at first, then each eighth, since neighbours are alike.
 const RECENT: usize = 512;
 const STRIDE: u64 = 8;
+/// How far the level moves per miss, at most; and in all within the delay of an outcome.
 const RATE: f64 = 0.02;
+const RATE_IN_DELAY: f64 = 1.0;
 /// A level above one widens beyond the largest residual that is remembered.
 const LEVEL_MAX: f64 = 2.0;
 
@@ -27,20 +32,33 @@ impl Residuals {
         Residuals { recent: VecDeque::new(), sorted: Vec::new(), level: coverage, coverage, seen: 0 }
     }
 
-    /// Half the interval's width, in units; zero until a residual is known.
-    pub fn width(&self) -> f64 {
-        let last = self.sorted.len().saturating_sub(1);
-        let at = (self.level * self.sorted.len() as f64).floor() as usize;
-        self.sorted.get(at.min(last)).copied().unwrap_or(0.0) * self.level.max(1.0)
+    pub fn seen(&self) -> u64 {
+        self.seen
     }
 
-    /// `inside`: whether the truth lay between the bounds that were given.
-    pub fn learn(&mut self, residual: f64, inside: bool) {
+    /// Half the interval's width, in units; none until a residual is known.
+    pub fn width(&self) -> Option<f64> {
+        let n = self.sorted.len();
+        // The rank that holds the level among n + 1: the outcome to come is one of them.
+        let rank = (self.level * (n as f64 + 1.0)).ceil() as usize;
+        let at = rank.saturating_sub(1).min(n.checked_sub(1)?);
+        Some(self.sorted.get(at)? * self.level.max(1.0))
+    }
+
+    /// `inside`: whether the truth lay between the bounds that were given; `delay`: how many
+    /// predictions were made between this one and its outcome.
+    pub fn learn(&mut self, residual: f64, inside: bool, delay: u64) {
         if !residual.is_finite() {
             return;
         }
         let missed = f64::from(u8::from(!inside));
-        self.level = (self.level + RATE * (missed - (1.0 - self.coverage))).clamp(0.0, LEVEL_MAX);
+        let rate = RATE.min(RATE_IN_DELAY / (delay as f64 + 1.0));
+        self.level = (self.level + rate * (missed - (1.0 - self.coverage))).clamp(0.0, LEVEL_MAX);
+        self.remember(residual);
+    }
+
+    /// A residual without a verdict.
+    pub fn remember(&mut self, residual: f64) {
         self.seen += 1;
         if self.recent.len() >= RECENT && !self.seen.is_multiple_of(STRIDE) {
             return;
@@ -63,17 +81,32 @@ impl Residuals {
 mod tests {
     use super::*;
 
-    #[test]
-    fn covers_what_was_asked_for() {
-        let mut residuals = Residuals::new(0.8);
-        let mut inside = 0;
-        for i in 0..5000u64 {
-            let residual = (i * 7919 % 1000) as f64 * if i > 2500 { 3.0 } else { 1.0 };
-            let hit = residual <= residuals.width();
+    /// The share of outcomes inside, where each is known `delay` predictions later.
+    #[track_caller]
+    fn covers(delay: usize, grows: f64) {
+        let (mut residuals, mut inside) = (Residuals::new(0.8), 0);
+        let mut waiting = VecDeque::new();
+        for i in 0..10_000u64 {
+            let residual = (i * 7919 % 1000) as f64 * if i > 5000 { grows } else { 1.0 };
+            let hit = residual <= residuals.width().unwrap_or(f64::INFINITY);
             inside += u32::from(hit);
-            residuals.learn(residual, hit);
+            waiting.push_back((residual, hit));
+            if waiting.len() > delay
+                && let Some((residual, hit)) = waiting.pop_front()
+            {
+                residuals.learn(residual, hit, delay as u64);
+            }
         }
-        assert!((f64::from(inside) / 5000.0 - 0.8).abs() < 0.03);
+        let share = f64::from(inside) / 10_000.0;
+        assert!((share - 0.8).abs() < 0.03, "{share} at a delay of {delay}");
         assert_eq!(residuals.recent.len(), residuals.sorted.len());
+    }
+
+    #[test]
+    fn covers_what_was_asked_for_early_and_late() {
+        covers(0, 1.0);
+        covers(0, 3.0);
+        covers(300, 1.0);
+        covers(1000, 1.0);
     }
 }

@@ -7,9 +7,9 @@
 //! | file | what |
 //! | --- | --- |
 //! | `function` | the operator: batches in, predictions and scores out |
-//! | `store` | keyed state: layout, versions, the cache of one batch |
-//! | `row`, `series` | an event as numbers and tokens; a key's own path |
-//! | `model` | all experts of a share, their combination, what they learn |
+//! | `store`, `keys`, `pack` | keyed state: layout and versions; what is kept between batches; bytes |
+//! | `row`, `series`, `record` | an event as numbers and tokens; a key's own path; the same for people |
+//! | `model`, `prediction` | all experts of a share, their combination, what they learn; what waits |
 //! | `rls`, `median`, `classes`, `cells` | recursive least squares, median line, classes of change |
 //! | `hedge`, `interval`, `scores` | weights of the experts, honest intervals, running metrics |
 //!
@@ -20,9 +20,13 @@ mod classes;
 mod function;
 mod hedge;
 mod interval;
+mod keys;
 mod median;
 mod model;
+mod pack;
 mod payload;
+mod prediction;
+mod record;
 mod rls;
 mod row;
 mod scores;

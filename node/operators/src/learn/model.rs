@@ -4,31 +4,37 @@
 //! last value (and the unit that value, while all values are positive); for a label of the same row
 //! it is the labels' mean. Cells live beside the model, each in its own entry of state.
 
-use std::collections::BTreeMap;
-
 use dunlin_protocol::time::Time;
 use serde::{Deserialize, Serialize};
 
-use super::cells::Cell;
-use super::classes::{self, Means};
+use super::cells::{Cell, Cells};
+use super::classes::{self, CLASSES, Reader};
 use super::hedge::{Hedge, weighted_median};
 use super::interval::Residuals;
 use super::median::MedianLine;
+use super::prediction::Prediction;
 use super::rls::{Line, logit, sigmoid};
 use super::row::Row;
 use super::scores::Scores;
-use super::settings::{self, EXPERTS, Settings};
+use super::settings::{self, Settings};
 
 /// Numbers that the lines take at most, the constant included. Later names are left out.
 const INPUTS_MAX: usize = 32;
 /// Encoded tokens that the lines take at most.
 const ENCODED_MAX: usize = 10;
+/// Inputs of the logistic line that stand before those of the other lines.
+const CHANCES: usize = ENCODED_MAX + 1;
+/// Residuals that were settled until the early ones are no longer asked.
+const ENOUGH: u64 = 100;
+/// Half the interval's width while nothing at all is known, in units.
+const UNKNOWN: f64 = 1.0;
 /// Changes beyond so many units teach no more than that.
 const CHANGE_MAX: f64 = 20.0;
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Model {
-    names: BTreeMap<String, Moments>,
+    /// The numbers that the lines take, by hashed name, in the order of their inputs.
+    names: Vec<(u64, Moments)>,
     target: Moments,
     all_positive: bool,
     /// Running mean of |change|: the step of the classes where no rise is asked for.
@@ -37,9 +43,13 @@ pub struct Model {
     rls: Line,
     median: MedianLine,
     logistic: Line,
-    means: Means,
+    reader: Reader,
     hedge: Hedge,
     residuals: Residuals,
+    /// How far values strayed before any prediction was due.
+    early: Residuals,
+    /// Predictions made.
+    made: u64,
     pub scores: Scores,
     /// Predictions of same-row labels that wait, the next one's number, and the first due time.
     pub waiting: u64,
@@ -49,8 +59,6 @@ pub struct Model {
 
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 struct Moments {
-    /// Position among the lines' inputs.
-    slot: u16,
     n: f64,
     mean: f64,
     square: f64,
@@ -78,29 +86,6 @@ impl Moments {
     }
 }
 
-/// A prediction with all that its settling needs, as it waits in state.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Prediction {
-    pub at: Time,
-    pub due: Time,
-    pub key: Vec<u8>,
-    pub last_value: f64,
-    pub value: f64,
-    pub low: f64,
-    pub high: f64,
-    pub probability: Option<f64>,
-    pub weights: [f64; EXPERTS.len()],
-    /// The label of the same row, not looked at before it is due.
-    pub truth: Option<f64>,
-    experts: [f64; EXPERTS.len()],
-    anchor: f64,
-    unit: f64,
-    step: f64,
-    x: Vec<f32>,
-    chances: Vec<f32>,
-    pub tokens: Vec<u16>,
-}
-
 /// What is known before the row is made.
 #[derive(Debug, Clone, Copy)]
 pub struct Ground {
@@ -112,7 +97,7 @@ pub struct Ground {
 impl Model {
     pub fn new(settings: &Settings) -> Model {
         Model {
-            names: BTreeMap::new(),
+            names: Vec::new(),
             target: Moments::default(),
             all_positive: true,
             moves: Moments::default(),
@@ -120,9 +105,11 @@ impl Model {
             rls: Line::new(0.9998),
             median: MedianLine::default(),
             logistic: Line::new(0.9998),
-            means: Means::new(),
+            reader: Reader::new(),
             hedge: Hedge::new(),
             residuals: Residuals::new(settings.coverage),
+            early: Residuals::new(settings.coverage),
+            made: 0,
             scores: Scores::default(),
             waiting: 0,
             next_id: 0,
@@ -134,6 +121,26 @@ impl Model {
     pub fn observe(&mut self, value: f64) {
         self.target.learn(value);
         self.all_positive &= value > 0.0;
+    }
+
+    /// How far a key has moved, in units, in `part` of the time that predictions look ahead. Says
+    /// something while no prediction is due yet.
+    pub fn stray(&mut self, distance: f64, part: f64) {
+        let residual = distance / part.clamp(0.1, 1.0).sqrt();
+        if self.residuals.seen() < ENOUGH && residual.is_finite() {
+            self.early.remember(residual);
+        }
+    }
+
+    fn width(&self) -> f64 {
+        let settled = self.residuals.width();
+        if self.residuals.seen() >= ENOUGH {
+            return settled.unwrap_or(UNKNOWN);
+        }
+        match (settled, self.early.width()) {
+            (Some(one), Some(other)) => one.max(other),
+            (one, other) => one.or(other).unwrap_or(UNKNOWN),
+        }
     }
 
     pub fn ground(&self, last: Option<f64>, later: bool) -> Ground {
@@ -149,98 +156,93 @@ impl Model {
         (self.rises.mean * self.rises.n + 1.0) / (self.rises.n + 2.0)
     }
 
-    fn inputs(&mut self, row: &Row, cells: &BTreeMap<u16, Cell>) -> Vec<f32> {
-        let mut x = vec![0.0; self.names.len() + 1];
-        if let Some(constant) = x.first_mut() {
-            *constant = 1.0;
-        }
-        let encoded = row
-            .encoded
-            .iter()
-            .take(ENCODED_MAX)
-            .map(|(name, cell)| (name, cells.get(cell).map_or(0.0, Cell::mean)));
-        for (name, value) in encoded.chain(row.numbers.iter().map(|(name, value)| (name, *value))) {
+    /// Those of the logistic line: room for its own, then those of all lines.
+    fn inputs(&mut self, row: &Row, cells: &Cells) -> Vec<f32> {
+        let mut inputs = Vec::with_capacity(CHANCES + INPUTS_MAX);
+        inputs.resize(CHANCES, 0.0);
+        inputs.push(1.0);
+        inputs.resize(CHANCES + 1 + self.names.len(), 0.0);
+        let encoded =
+            row.encoded.iter().take(ENCODED_MAX).map(|(name, cell)| (*name, cells.get(*cell).mean()));
+        // Rows bring their names in one order, mostly: the next is behind the last.
+        let mut next = 0;
+        for (name, value) in encoded.chain(row.numbers.iter().copied()) {
             if !value.is_finite() {
                 continue;
             }
-            let known = self.names.len();
-            if !self.names.contains_key(name.as_str()) {
-                if known + 1 >= INPUTS_MAX {
-                    continue;
+            let known = self.names.get(next).is_some_and(|(other, _)| *other == name);
+            let place =
+                if known { Some(next) } else { self.names.iter().position(|(other, _)| *other == name) };
+            let place = match place {
+                Some(place) => place,
+                None if self.names.len() + 1 >= INPUTS_MAX => continue,
+                None => {
+                    self.names.push((name, Moments::default()));
+                    inputs.push(0.0);
+                    self.names.len() - 1
                 }
-                self.names.insert(name.clone(), Moments { slot: known as u16 + 1, ..Moments::default() });
-            }
-            let Some(moments) = self.names.get_mut(name.as_str()) else { continue };
+            };
+            next = place + 1;
+            let Some((_, moments)) = self.names.get_mut(place) else { continue };
             moments.learn(value);
-            let standard = moments.standard(value);
-            let slot = usize::from(moments.slot);
-            if slot >= x.len() {
-                x.resize(slot + 1, 0.0);
-            }
-            if let Some(input) = x.get_mut(slot) {
-                *input = standard;
+            if let Some(input) = inputs.get_mut(CHANCES + 1 + place) {
+                *input = moments.standard(value);
             }
         }
-        x
+        inputs
     }
 
-    pub fn predict(
-        &mut self,
-        settings: &Settings,
-        ground: Ground,
-        row: Row,
-        cells: &BTreeMap<u16, Cell>,
-    ) -> Prediction {
-        let x = self.inputs(&row, cells);
+    /// The prediction for a row; its cells are in memory. When it was made, when it is due and whose
+    /// it is are the caller's to say.
+    pub fn predict(&mut self, settings: &Settings, ground: Ground, row: &Row, cells: &Cells) -> Prediction {
+        let mut inputs = self.inputs(row, cells);
         let step = settings.rises_by().filter(|by| *by > 0.0).unwrap_or(self.moves.mean.max(1e-6));
-        let classes = classes::probabilities(row.tokens.iter().filter_map(|token| cells.get(token)));
+        let classes = classes::probabilities(row.tokens.iter().map(|token| cells.get(*token)));
+        let word = self.reader.word(&classes);
         let Ground { last_value, anchor, unit } = ground;
         let value_of = |change: f64| anchor + unit * change.clamp(-CHANGE_MAX, CHANGE_MAX);
+        let x = lines(&inputs);
         let experts = [
             last_value,
-            value_of(self.rls.predict(&x)),
-            value_of(self.median.predict(&x)),
-            value_of(self.means.median(&classes)),
+            value_of(self.rls.predict(x)),
+            value_of(self.median.predict(x)),
+            value_of(self.reader.change(word)),
         ];
         let weights = self.hedge.weights(&settings.active);
         let value = weighted_median(&experts, &weights);
-        let width = self.residuals.width() * unit;
-        let (mut probability, mut chances) = (None, Vec::new());
+        let width = self.width() * unit;
+        let mut probability = None;
         if settings.rises_by().is_some() {
             let base = self.base();
-            let above = |p: f64| (logit(p) - logit(base)).clamp(-4.0, 4.0) as f32;
+            let middle = logit(base);
+            let above = |p: f64| (logit(p) - middle).clamp(-4.0, 4.0) as f32;
             let classes_say = above(classes::above(&classes));
-            chances.push(classes_say);
-            let encoded = row
-                .encoded
-                .iter()
-                .take(ENCODED_MAX)
-                .map(|(_, cell)| above(cells.get(cell).map_or(base, |cell| cell.rises(base))));
-            chances.extend(encoded);
-            chances.resize(ENCODED_MAX + 1, 0.0);
-            chances.extend_from_slice(&x);
+            let encoded =
+                row.encoded.iter().take(ENCODED_MAX).map(|(_, cell)| above(cells.get(*cell).rises(base)));
+            for (place, chance) in inputs.iter_mut().zip(core::iter::once(classes_say).chain(encoded)) {
+                *place = chance;
+            }
             // Half of the classes' own word, half of the line that corrects it, around the base rate.
-            let line = self.logistic.predict(&chances).clamp(-4.0, 4.0);
-            probability = Some(sigmoid(logit(base) + 0.5 * f64::from(classes_say) + 0.5 * line));
+            let line = self.logistic.predict(&inputs).clamp(-4.0, 4.0);
+            probability = Some(sigmoid(middle + 0.5 * f64::from(classes_say) + 0.5 * line));
         }
+        self.made += 1;
         Prediction {
-            at: Time(0),
-            due: Time(0),
-            key: Vec::new(),
+            number: self.made,
             last_value,
             value,
             low: value - width,
             high: value + width,
             probability,
             weights,
-            truth: None,
             experts,
             anchor,
             unit,
             step,
-            x,
-            chances,
-            tokens: row.tokens,
+            word,
+            inputs,
+            tokens: row.tokens.clone(),
+            ..Prediction::default()
         }
     }
 
@@ -250,41 +252,51 @@ impl Model {
         Some(truth - prediction.last_value > by * prediction.last_value.abs())
     }
 
-    /// Scores the prediction as it was made, then learns. `cells`: those of its tokens, in order.
-    pub fn settle(&mut self, settings: &Settings, prediction: &Prediction, truth: f64, cells: &mut [Cell]) {
+    /// Scores the prediction as it was made, then learns. Its tokens' cells are in memory.
+    pub fn settle(&mut self, settings: &Settings, prediction: &Prediction, truth: f64, cells: &mut Cells) {
         let happened = Model::happened(settings, prediction, truth);
         let error = (truth - prediction.value).abs();
         self.scores.add(error, (truth - prediction.last_value).abs(), prediction.probability.zip(happened));
-        let Prediction { unit, step, .. } = *prediction;
-        self.residuals.learn(error / unit, (prediction.low..=prediction.high).contains(&truth));
-        let errors: [f64; EXPERTS.len()] = std::array::from_fn(|i| {
-            prediction.experts.get(i).map_or(f64::NAN, |expert| (truth - expert).abs() / unit)
-        });
+        let Prediction { unit, step, word, .. } = *prediction;
+        let inside = (prediction.low..=prediction.high).contains(&truth);
+        self.residuals.learn(error / unit, inside, self.made.saturating_sub(prediction.number));
+        let errors = prediction.experts.map(|expert| (truth - expert).abs() / unit);
         self.hedge.learn(&errors);
 
         let change = ((truth - prediction.anchor) / unit).clamp(-CHANGE_MAX, CHANGE_MAX);
+        let x = lines(&prediction.inputs);
         if settings.active.get(settings::RLS) == Some(&true) {
-            self.rls.fit(&prediction.x, change);
+            self.rls.fit(x, change);
         }
         if settings.active.get(settings::MEDIAN) == Some(&true) {
-            self.median.fit(&prediction.x, change);
+            self.median.fit(x, change);
         }
         if let Some(happened) = happened {
             let base = self.base();
-            self.logistic.fit_offset(&prediction.chances, logit(base), happened);
+            self.logistic.fit_offset(&prediction.inputs, logit(base), happened);
             self.rises.learn(f64::from(u8::from(happened)));
         }
+        let rose = happened.unwrap_or(change > 0.0);
+        let mut slope = None;
         if settings.active.get(settings::CLASSES) == Some(&true) || happened.is_some() {
-            let probabilities = classes::probabilities(cells.iter());
-            let slope = classes::gradient(&probabilities, classes::class_of(change, step));
-            for cell in cells.iter_mut() {
-                classes::step(cell, &slope);
-            }
-            self.means.learn(change, step);
+            let present = prediction.tokens.iter().map(|token| cells.get(*token));
+            let probabilities: [f64; CLASSES] = classes::probabilities(present);
+            let pull = classes::gradient(&probabilities, classes::class_of(change, step));
+            slope = Some(pull.map(|pull| pull as f32));
+            self.reader.learn(word, change, step);
         }
-        for cell in cells.iter_mut() {
-            cell.learn(change, happened.unwrap_or(change > 0.0));
+        for token in &prediction.tokens {
+            let Some(cell) = cells.change(*token) else { continue };
+            if let Some(slope) = &slope {
+                classes::step(cell, slope);
+            }
+            Cell::learn(cell, change, rose);
         }
         self.moves.learn(change.abs());
     }
+}
+
+/// What of a prediction's inputs all lines take.
+fn lines(inputs: &[f32]) -> &[f32] {
+    inputs.get(CHANCES..).unwrap_or(&[])
 }

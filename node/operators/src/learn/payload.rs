@@ -1,13 +1,12 @@
 //! What goes out: a prediction, and the same with its scores once it is settled.
 
-use std::collections::BTreeMap;
-
 use bytes::Bytes;
 use dunlin_protocol::event::Event;
 use dunlin_protocol::time::Time;
-use serde::Serialize;
+use serde::ser::SerializeMap;
+use serde::{Serialize, Serializer};
 
-use super::model::Prediction;
+use super::prediction::Prediction;
 use super::scores::Running;
 use super::settings::{EXPERTS, Settings};
 
@@ -22,9 +21,24 @@ struct Line<'a> {
     low: f64,
     high: f64,
     last_value: f64,
-    weights: BTreeMap<&'static str, f64>,
+    weights: Weights<'a>,
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     settled: Option<Settled>,
+}
+
+/// Those of the active experts, by name.
+struct Weights<'a>(&'a Settings, &'a [f64; EXPERTS.len()]);
+
+impl Serialize for Weights<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        for ((name, weight), active) in EXPERTS.iter().zip(self.1).zip(self.0.active) {
+            if active {
+                map.serialize_entry(name, weight)?;
+            }
+        }
+        map.end()
+    }
 }
 
 /// How a prediction came out.
@@ -40,7 +54,7 @@ pub struct Settled {
     pub running: Running,
 }
 
-fn rfc3339<S: serde::Serializer>(at: &Time, serializer: S) -> Result<S::Ok, S::Error> {
+fn rfc3339<S: Serializer>(at: &Time, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&at.to_rfc3339())
 }
 
@@ -56,20 +70,13 @@ pub fn event(settings: &Settings, prediction: &Prediction, settled: Option<Settl
         low: prediction.low,
         high: prediction.high,
         last_value: prediction.last_value,
-        weights: EXPERTS
-            .iter()
-            .zip(prediction.weights)
-            .zip(settings.active)
-            .filter(|(_, active)| *active)
-            .map(|((name, weight), _)| (*name, weight))
-            .collect(),
+        weights: Weights(settings, &prediction.weights),
         settled,
     };
-    Event {
-        key: Bytes::copy_from_slice(&prediction.key),
-        time,
-        headers: Vec::new(),
-        // Plain numbers and texts always serialise.
-        payload: Bytes::from(serde_json::to_vec(&line).unwrap_or_default()),
+    let mut payload = Vec::with_capacity(640);
+    // Plain numbers and texts always serialise.
+    if serde_json::to_writer(&mut payload, &line).is_err() {
+        payload.clear();
     }
+    Event { key: prediction.key.clone(), time, headers: Vec::new(), payload: Bytes::from(payload) }
 }

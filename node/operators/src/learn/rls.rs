@@ -17,16 +17,32 @@ const CLIP: f64 = 4.0;
 pub struct Line {
     forget: f64,
     weights: Vec<f64>,
-    /// Row by row.
+    /// Symmetric: row by row up to the diagonal.
     covariance: Vec<f64>,
     /// Running mean of the innovation's size, and how many it has seen.
     size: f64,
     seen: u64,
+    #[serde(skip)]
+    scratch: Scratch,
+}
+
+/// Room for one step.
+#[derive(Debug, Clone, Default)]
+struct Scratch {
+    x: Vec<f64>,
+    px: Vec<f64>,
 }
 
 impl Line {
     pub fn new(forget: f64) -> Line {
-        Line { forget, weights: Vec::new(), covariance: Vec::new(), size: 0.0, seen: 0 }
+        Line {
+            forget,
+            weights: Vec::new(),
+            covariance: Vec::new(),
+            size: 0.0,
+            seen: 0,
+            scratch: Scratch::default(),
+        }
     }
 
     /// Inputs that are longer than the line has known so far bring new coefficients of zero.
@@ -60,30 +76,47 @@ impl Line {
         if size == 0 {
             return;
         }
-        let mut x: Vec<f64> = x.iter().map(|x| f64::from(*x)).collect();
-        x.resize(size, 0.0);
-        let px: Vec<f64> = self
-            .covariance
-            .chunks_exact(size)
-            .map(|row| row.iter().zip(&x).map(|(p, x)| p * x).sum())
-            .collect();
-        let spread: f64 = px.iter().zip(&x).map(|(p, x)| p * x).sum();
+        let Scratch { x: xs, px } = &mut self.scratch;
+        xs.clear();
+        xs.extend(x.iter().map(|x| f64::from(*x)));
+        xs.resize(size, 0.0);
+        px.clear();
+        px.resize(size, 0.0);
+        // Each entry below the diagonal stands for its mirror image too.
+        let mut rest = self.covariance.as_slice();
+        for (i, x) in xs.iter().enumerate() {
+            let Some((row, below)) = rest.split_at_checked(i + 1) else { return };
+            rest = below;
+            let Some((diagonal, row)) = row.split_last() else { return };
+            let mut sum = diagonal * x;
+            for ((p, other), px) in row.iter().zip(xs.iter()).zip(px.iter_mut()) {
+                sum += p * other;
+                *px += p * x;
+            }
+            if let Some(px) = px.get_mut(i) {
+                *px += sum;
+            }
+        }
+        let spread: f64 = px.iter().zip(xs.iter()).map(|(p, x)| p * x).sum();
         let scale = self.forget + weight * spread.max(0.0);
-        for (w, p) in self.weights.iter_mut().zip(&px) {
+        for (w, p) in self.weights.iter_mut().zip(px.iter()) {
             *w += p * error / scale;
         }
         let keep = 1.0 / self.forget;
-        for (row, pi) in self.covariance.chunks_exact_mut(size).zip(&px) {
+        let (mut rest, mut trace) = (self.covariance.as_mut_slice(), 0.0);
+        for (i, pi) in px.iter().enumerate() {
+            let Some((row, below)) = rest.split_at_mut_checked(i + 1) else { return };
+            rest = below;
             let gain = weight * pi / scale;
-            for (p, pj) in row.iter_mut().zip(&px) {
+            for (p, pj) in row.iter_mut().zip(px.iter()) {
                 *p = (*p - gain * pj) * keep;
             }
+            trace += row.last().copied().unwrap_or(0.0);
         }
-        self.guard(size);
+        self.guard(size, trace);
     }
 
-    fn guard(&mut self, size: usize) {
-        let trace: f64 = self.covariance.iter().step_by(size + 1).sum();
+    fn guard(&mut self, size: usize, trace: f64) {
         let bound = WIND_UP * PRIOR * size as f64;
         if !trace.is_finite() || trace < 0.0 || self.weights.iter().any(|w| !w.is_finite() || w.abs() > 1e6) {
             let forget = self.forget;
@@ -96,24 +129,11 @@ impl Line {
     }
 
     fn grow(&mut self, size: usize) {
-        let old = self.weights.len();
-        if size <= old {
-            return;
+        for row in self.weights.len()..size {
+            self.weights.push(0.0);
+            self.covariance.resize(self.covariance.len() + row, 0.0);
+            self.covariance.push(PRIOR);
         }
-        self.weights.resize(size, 0.0);
-        let mut wider = Vec::with_capacity(size * size);
-        for row in 0..size {
-            let known = self.covariance.get(row * old..(row + 1) * old).unwrap_or(&[]);
-            let begin = wider.len();
-            wider.extend_from_slice(known);
-            wider.resize(begin + size, 0.0);
-            if row >= old
-                && let Some(diagonal) = wider.get_mut(begin + row)
-            {
-                *diagonal = PRIOR;
-            }
-        }
-        self.covariance = wider;
     }
 }
 

@@ -8,7 +8,7 @@ use dunlin_protocol::event::Event;
 use dunlin_protocol::time::Time;
 use serde_json::{Map, Value};
 
-use super::cells::{cell_of, text};
+use super::cells::{cell_of, named, text};
 use super::series::Series;
 
 const HOUR: f64 = 3_600_000.0;
@@ -20,12 +20,14 @@ const TOKENS_MAX: usize = 32;
 /// Beyond, a number counts as missing: its square must stay finite.
 const NUMBER_MAX: f64 = 1e100;
 
+/// Names are hashed: see `cells::text` and `cells::named`.
 #[derive(Debug, Default)]
 pub struct Row {
-    pub numbers: Vec<(String, f64)>,
+    pub numbers: Vec<(u64, f64)>,
     pub tokens: Vec<u16>,
     /// Tokens whose cell's means are inputs of the lines as well.
-    pub encoded: Vec<(String, u16)>,
+    pub encoded: Vec<(u64, u16)>,
+    parts: Parts,
 }
 
 /// What a row is made of besides the event.
@@ -63,33 +65,47 @@ pub fn instant(value: &str) -> Option<Time> {
 }
 
 impl Row {
-    pub fn of(event: &Event, payload: &Map<String, Value>, context: &Context) -> Row {
-        let mut maker = Maker { row: Row::default(), context };
-        maker.fields(event, payload);
-        maker.row
+    /// Makes this the event's row, whatever it was before.
+    pub fn fill(&mut self, event: &Event, payload: &Map<String, Value>, context: &Context) {
+        self.numbers.clear();
+        self.tokens.clear();
+        self.encoded.clear();
+        let mut parts = core::mem::take(&mut self.parts);
+        parts.clear();
+        Maker { row: self, context }.fields(event, payload, &mut parts);
+        self.parts = parts;
     }
 }
 
 struct Maker<'a> {
-    row: Row,
+    row: &'a mut Row,
     context: &'a Context<'a>,
 }
 
-/// Time and category tokens of the fields, for crosses.
-#[derive(Default)]
+/// Time and category tokens of the fields, by hashed name, for crosses.
+#[derive(Debug, Default)]
 struct Parts {
-    distances: Vec<(String, u64)>,
-    clocks: Vec<(String, u64, u64)>,
-    categories: Vec<(String, u64)>,
-    levels: Vec<(String, u64)>,
+    distances: Vec<(u64, u64)>,
+    clocks: Vec<(u64, u64, u64)>,
+    categories: Vec<(u64, u64)>,
+    levels: Vec<(u64, u64)>,
+}
+
+impl Parts {
+    fn clear(&mut self) {
+        self.distances.clear();
+        self.clocks.clear();
+        self.categories.clear();
+        self.levels.clear();
+    }
 }
 
 impl Maker<'_> {
-    fn number(&mut self, name: impl Into<String>, value: f64) {
-        self.row.numbers.push((name.into(), value));
+    fn number(&mut self, name: u64, value: f64) {
+        self.row.numbers.push((name, value));
     }
 
-    fn token(&mut self, kind: &str, parts: &[u64]) -> u16 {
+    fn token(&mut self, kind: u64, parts: &[u64]) -> u16 {
         let cell = cell_of(self.context.seed, kind, parts);
         if self.row.tokens.len() < TOKENS_MAX && !self.row.tokens.contains(&cell) {
             self.row.tokens.push(cell);
@@ -97,90 +113,90 @@ impl Maker<'_> {
         cell
     }
 
-    fn encode(&mut self, kind: &str, parts: &[u64]) {
+    fn encode(&mut self, kind: u64, parts: &[u64]) {
         let cell = self.token(kind, parts);
-        self.row.encoded.push((format!("mean of {kind}"), cell));
+        self.row.encoded.push((named(const { text("mean of") }, kind), cell));
     }
 
-    fn fields(&mut self, event: &Event, payload: &Map<String, Value>) {
-        let mut parts = Parts::default();
+    fn fields(&mut self, event: &Event, payload: &Map<String, Value>, parts: &mut Parts) {
         let key = core::str::from_utf8(&event.key).unwrap_or("");
         match self.context.features {
             Some(names) => {
                 for name in names {
-                    self.field(name, payload.get(name), event.time, key, &mut parts);
+                    self.field(name, payload.get(name), event.time, key, parts);
                 }
             }
             None => {
                 let hidden = self.context.hidden;
                 for (name, value) in payload.iter().filter(|(name, _)| !hidden.contains(&name.as_str())) {
-                    self.field(name, Some(value), event.time, key, &mut parts);
+                    self.field(name, Some(value), event.time, key, parts);
                 }
             }
         }
-        self.token("all", &[]);
+        self.token(const { text("all") }, &[]);
         let (hour, day) = clock(event.time);
-        self.calendar("now", event.time);
-        self.token("hour", &[hour / 3]);
-        self.token("day", &[day]);
+        self.calendar(const { text("now") }, event.time);
+        self.token(const { text("hour") }, &[hour / 3]);
+        self.token(const { text("day") }, &[day]);
         if !key.is_empty() {
-            self.encode("key", &[text(key)]);
+            self.encode(const { text("key") }, &[text(key)]);
         }
         if self.context.path {
-            self.path(event.time, day, &parts);
+            self.path(event.time, day, parts);
         }
-        self.crosses(&parts);
+        self.crosses(parts);
     }
 
     fn field(&mut self, name: &str, value: Option<&Value>, now: Time, key: &str, parts: &mut Parts) {
+        let name = text(name);
         match value {
             Some(Value::String(value)) => match instant(value) {
                 Some(at) => self.time(name, at, now, parts),
                 None => {
                     // The key has a token of its own.
                     if value != key {
-                        parts.categories.push((name.to_string(), text(value)));
+                        parts.categories.push((name, text(value)));
                     }
                     if let Some((first, _)) = value.split_once(|c: char| !c.is_alphanumeric())
                         && !first.is_empty()
                     {
-                        parts.categories.push((format!("{name}'s first part"), text(first)));
+                        parts.categories.push((named(const { text("first part") }, name), text(first)));
                     }
                 }
             },
             other => {
                 if let Some(n) = number(other) {
                     self.number(name, n);
-                    parts.levels.push((name.to_string(), rung(n)));
+                    parts.levels.push((name, rung(n)));
                 }
             }
         }
     }
 
-    fn time(&mut self, name: &str, at: Time, now: Time, parts: &mut Parts) {
+    fn time(&mut self, name: u64, at: Time, now: Time, parts: &mut Parts) {
         let distance = at.0 as f64 - now.0 as f64;
         if distance.abs() < 1000.0 {
             // The event's own time: its calendar is there already.
             return;
         }
         let spans = distance / self.context.span;
-        self.number(format!("{name} in"), spans.clamp(-1e6, 1e6));
-        self.number(format!("{name} in, log"), spans.signum() * (1.0 + spans.abs() * 3.0).ln());
+        self.number(named(const { text("in") }, name), spans.clamp(-1e6, 1e6));
+        self.number(named(const { text("in, log") }, name), spans.signum() * (1.0 + spans.abs() * 3.0).ln());
         self.calendar(name, at);
         let (hour, day) = clock(at);
         let thirds = (spans.abs() * 3.0).min(1e9);
         let bucket =
             if thirds < 24.0 { thirds.floor() } else { 24.0 + ((thirds / 24.0).log2() * 4.0).floor() };
-        parts.distances.push((name.to_string(), bucket as u64 * 2 + u64::from(distance < 0.0)));
-        parts.clocks.push((name.to_string(), hour, day));
+        parts.distances.push((name, bucket as u64 * 2 + u64::from(distance < 0.0)));
+        parts.clocks.push((name, hour, day));
     }
 
-    fn calendar(&mut self, name: &str, at: Time) {
+    fn calendar(&mut self, name: u64, at: Time) {
         let turn = at.0 as f64 / DAY * std::f64::consts::TAU;
-        self.number(format!("{name} of day, sin"), turn.sin());
-        self.number(format!("{name} of day, cos"), turn.cos());
-        self.number(format!("{name} of week, sin"), (turn / 7.0).sin());
-        self.number(format!("{name} of week, cos"), (turn / 7.0).cos());
+        self.number(named(const { text("of day, sin") }, name), turn.sin());
+        self.number(named(const { text("of day, cos") }, name), turn.cos());
+        self.number(named(const { text("of week, sin") }, name), (turn / 7.0).sin());
+        self.number(named(const { text("of week, cos") }, name), (turn / 7.0).cos());
     }
 
     fn path(&mut self, now: Time, day: u64, parts: &Parts) {
@@ -189,54 +205,54 @@ impl Maker<'_> {
         let age = now.since(series.first_at).0 as f64;
         let previous = series.previous.unwrap_or(value);
         let relative = |other: f64| ((value - other) / unit).clamp(-10.0, 10.0);
-        self.number("value", value.signum() * (1.0 + value.abs()).ln());
-        self.number("since change", (1.0 + since / span * 3.0).ln());
-        self.number("age", (1.0 + age / span * 3.0).ln());
-        self.number("from own max", relative(series.max));
-        self.number("from own min", relative(series.min));
-        self.number("from own mean", relative(series.mean));
-        self.number("last move", relative(previous));
-        self.number("changes", (series.changes as f64 + 1.0).ln());
+        self.number(const { text("value") }, value.signum() * (1.0 + value.abs()).ln());
+        self.number(const { text("since change") }, (1.0 + since / span * 3.0).ln());
+        self.number(const { text("age") }, (1.0 + age / span * 3.0).ln());
+        self.number(const { text("from own max") }, relative(series.max));
+        self.number(const { text("from own min") }, relative(series.min));
+        self.number(const { text("from own mean") }, relative(series.mean));
+        self.number(const { text("last move") }, relative(previous));
+        self.number(const { text("changes") }, (series.changes as f64 + 1.0).ln());
         let (here, before) = (rung(value), series.previous.map_or(0, rung));
         let oldest = series.earlier.map_or(0, rung);
         let quiet = (1.0 + since / HOUR).log2() as u64;
         let step = ((relative(previous) * 20.0).round() + 1000.0) as u64;
-        self.encode("rung", &[here]);
-        self.encode("rung, before", &[here, before]);
-        self.token("rung, before, oldest", &[here, before, oldest]);
-        self.token("rung, quiet", &[here, quiet]);
-        self.token("rung, day", &[here, day]);
-        self.token("move, quiet", &[step.min(2000), quiet]);
+        self.encode(const { text("rung") }, &[here]);
+        self.encode(const { text("rung, before") }, &[here, before]);
+        self.token(const { text("rung, before, oldest") }, &[here, before, oldest]);
+        self.token(const { text("rung, quiet") }, &[here, quiet]);
+        self.token(const { text("rung, day") }, &[here, day]);
+        self.token(const { text("move, quiet") }, &[step.min(2000), quiet]);
         let high = ((relative(series.max) * 10.0).round() + 1000.0) as u64;
         let low = ((relative(series.min) * 10.0).round() + 1000.0) as u64;
-        self.token("high, low", &[high, low]);
+        self.token(const { text("high, low") }, &[high, low]);
         for (name, distance) in parts.distances.iter().take(CROSSED) {
-            self.encode(&format!("rung, {name}"), &[here, *distance]);
+            self.encode(named(const { text("rung, in") }, *name), &[here, *distance]);
         }
         for (name, hour, weekday) in parts.clocks.iter().take(CROSSED) {
-            self.token(&format!("rung, hour of {name}"), &[here, *hour]);
-            self.token(&format!("rung, day of {name}"), &[here, *weekday]);
+            self.token(named(const { text("rung, hour") }, *name), &[here, *hour]);
+            self.token(named(const { text("rung, day") }, *name), &[here, *weekday]);
         }
         for (name, category) in parts.categories.iter().take(CROSSED) {
-            self.encode(&format!("rung, {name}"), &[here, *category]);
+            self.encode(named(const { text("rung, of") }, *name), &[here, *category]);
         }
     }
 
     fn crosses(&mut self, parts: &Parts) {
         for (name, category) in parts.categories.iter().take(8) {
-            self.encode(name, &[*category]);
+            self.encode(*name, &[*category]);
             if let Some((other, distance)) = parts.distances.first() {
-                self.encode(&format!("{name}, {other}"), &[*category, *distance]);
+                self.encode(named(*name, *other), &[*category, *distance]);
             }
         }
         for ((name, distance), (_, hour, day)) in parts.distances.iter().zip(&parts.clocks).take(CROSSED) {
-            self.token(name, &[*distance]);
-            self.token(&format!("{name}, hour"), &[*distance, *hour]);
-            self.encode(&format!("{name}, day"), &[*distance, *day]);
-            self.token(&format!("{name}: hour, day"), &[*hour, *day]);
+            self.token(*name, &[*distance]);
+            self.token(named(const { text("in, hour") }, *name), &[*distance, *hour]);
+            self.encode(named(const { text("in, day") }, *name), &[*distance, *day]);
+            self.token(named(const { text("hour, day") }, *name), &[*hour, *day]);
         }
         for (name, level) in parts.levels.iter().take(CROSSED) {
-            self.token(name, &[*level]);
+            self.token(*name, &[*level]);
         }
     }
 }

@@ -10,6 +10,8 @@ const BINS: usize = 1000;
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Scores {
     n: u64,
+    /// Predictions that went out and will not be scored, since a bound was reached.
+    pub unscored: u64,
     absolute: f64,
     absolute_last_value: f64,
     squared: f64,
@@ -26,6 +28,8 @@ pub struct Scores {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Running {
     pub n: u64,
+    /// Predictions that found no place to wait in: they are in none of these figures.
+    pub unscored: u64,
     pub mae: f64,
     pub mae_last_value: f64,
     pub rmse: f64,
@@ -66,6 +70,7 @@ impl Scores {
         let pairs = self.rises as f64 * self.asked.saturating_sub(self.rises) as f64;
         Running {
             n: self.n,
+            unscored: self.unscored,
             mae: self.absolute / n,
             mae_last_value: self.absolute_last_value / n,
             rmse: (self.squared / n).sqrt(),

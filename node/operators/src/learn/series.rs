@@ -1,14 +1,10 @@
-//! A key's own path: what it was, when it moved, and which of its predictions wait.
+//! A key's own path: what it was and when it moved.
 
 use dunlin_protocol::time::Time;
-use serde::{Deserialize, Serialize};
 
-/// Predictions of one key that may wait. Beyond: the prediction goes out and is neither scored nor
-/// learned from (the oldest are kept, or nothing would ever settle).
-pub const WAITING_MAX: usize = 512;
-
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Series {
+    /// Observations; with none, all below but `waiting` says nothing.
     pub n: u64,
     pub first_at: Time,
     pub last_at: Time,
@@ -21,9 +17,8 @@ pub struct Series {
     pub min: f64,
     pub mean: f64,
     pub changes: u64,
-    /// (due, id) of waiting predictions, ascending.
-    pub waiting: Vec<(u64, u64)>,
-    pub next_id: u64,
+    /// Predictions that wait for their outcome.
+    pub waiting: u64,
 }
 
 impl Series {
@@ -49,29 +44,5 @@ impl Series {
             self.changes += 1;
         }
         self.value = Some(value);
-    }
-
-    /// The waiting prediction that is due first, if `now` has reached it.
-    pub fn take_due(&mut self, now: Time) -> Option<u64> {
-        match self.waiting.first() {
-            Some((due, id)) if *due <= now.0 => {
-                let id = *id;
-                self.waiting.remove(0);
-                Some(id)
-            }
-            _ => None,
-        }
-    }
-
-    /// A place for a prediction that is due then; `None` when the key is full.
-    pub fn wait(&mut self, due: Time) -> Option<u64> {
-        if self.waiting.len() >= WAITING_MAX {
-            return None;
-        }
-        let id = self.next_id;
-        self.next_id += 1;
-        let at = self.waiting.partition_point(|other| *other <= (due.0, id));
-        self.waiting.insert(at, (due.0, id));
-        Some(id)
     }
 }

@@ -1,47 +1,49 @@
-//! Keyed state: what stands where, and the cache over it.
+//! Keyed state: what stands where.
 //!
 //! | key | value |
 //! | --- | --- |
-//! | `m` | the model |
-//! | `k` key | the key's series |
-//! | `c` number | a cell |
-//! | `p` key id | a waiting prediction of a later value (key with its length before it) |
-//! | `d` due id | a waiting prediction of a same-row label, in the order of its time |
+//! | the event's key | the key's path as a JSON object, for people too (see `record`) |
+//! | 0 `m` | the model |
+//! | 0 `c` number | a cell |
+//! | 0 `w` key | which of the key's predictions wait: the next number, then due and number of each |
+//! | 0 `p` key number | a waiting prediction of a later value (key with its length before it) |
+//! | 0 `d` due number | a waiting prediction of a same-row label, in the order of its time |
+//! | 0 `k` key | the path of a key that is empty or itself begins with a zero byte |
 //!
-//! Every value begins with a version byte. Model, series and cells are read once, kept, and
-//! written once per batch; waiting predictions go straight through.
-
-use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, BTreeSet};
+//! What begins with a zero byte is the stage's own; its values begin with a version byte. Model,
+//! paths and cells are read once, kept, and written once per batch; waiting predictions go straight
+//! through.
 
 use bytes::Bytes;
 use dunlin_protocol::time::Time;
 use dunlin_protocol::wire::codec;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 
-use super::cells::Cell;
-use super::model::{Model, Prediction};
-use super::series::Series;
+use super::cells::Cells;
+use super::keys::Keys;
+use super::model::Model;
+use super::prediction::Prediction;
 use super::settings::Settings;
 use crate::operator::State;
 
-const VERSION: u8 = 1;
-/// Series kept in memory from one batch to the next. Beyond: all are read again.
-const SERIES_MAX: usize = 20_000;
+const VERSION: u8 = 2;
 
 /// Why state could not be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the model in keyed state cannot be read ({0}): give the stage another name, so that it learns anew")]
-pub struct Unreadable(String);
+pub struct Unreadable(pub String);
 
+impl Unreadable {
+    pub fn cut(what: &str) -> Unreadable {
+        Unreadable(format!("{what} has another length than this version writes"))
+    }
+}
+
+/// What is kept in memory from one batch to the next.
 #[derive(Debug, Default)]
 pub struct Cache {
     pub model: Option<Model>,
-    series: BTreeMap<Bytes, Series>,
-    touched: BTreeSet<Bytes>,
-    cells: BTreeMap<u16, Cell>,
-    changed: BTreeSet<u16>,
+    pub cells: Cells,
+    pub keys: Keys,
 }
 
 impl Cache {
@@ -49,118 +51,97 @@ impl Cache {
         *self = Cache::default();
     }
 
-    pub fn model(&mut self, settings: &Settings, state: &mut dyn State) -> Result<&mut Model, Unreadable> {
-        let model = match self.model.take() {
-            Some(model) => model,
-            None => load(state, b"m")?.unwrap_or_else(|| Model::new(settings)),
-        };
-        Ok(self.model.insert(model))
-    }
-
-    /// The key's series, to be changed.
-    pub fn series(&mut self, key: &Bytes, state: &mut dyn State) -> Result<&mut Series, Unreadable> {
-        if !self.series.contains_key(key) {
-            let series = load(state, &named(b'k', key))?.unwrap_or_default();
-            self.series.insert(key.clone(), series);
-        }
-        if !self.touched.contains(key) {
-            self.touched.insert(key.clone());
-        }
-        Ok(self.series.entry(key.clone()).or_default())
-    }
-
-    /// The cells with these numbers are in memory afterwards.
-    pub fn load_cells(
-        &mut self,
-        numbers: impl Iterator<Item = u16>,
-        state: &mut dyn State,
-    ) -> Result<(), Unreadable> {
-        for number in numbers {
-            if let Entry::Vacant(place) = self.cells.entry(number) {
-                place.insert(load(state, &named(b'c', &number.to_be_bytes()))?.unwrap_or_default());
-            }
+    /// The model, in memory from here on.
+    pub fn read_model(&mut self, settings: &Settings, state: &mut dyn State) -> Result<(), Unreadable> {
+        if self.model.is_none() {
+            let model = match state.get(MODEL) {
+                Some(bytes) => codec::decode(body(&bytes)?).map_err(|error| Unreadable(error.to_string()))?,
+                None => Model::new(settings),
+            };
+            self.model = Some(model);
         }
         Ok(())
-    }
-
-    pub fn cells(&self) -> &BTreeMap<u16, Cell> {
-        &self.cells
-    }
-
-    pub fn put_cell(&mut self, number: u16, cell: Cell) {
-        self.cells.insert(number, cell);
-        self.changed.insert(number);
     }
 
     /// Writes what this batch changed.
     pub fn flush(&mut self, state: &mut dyn State) {
         if let Some(model) = &self.model {
-            save(state, b"m", model);
+            put(state, MODEL, |out| out.extend_from_slice(&codec::encode(model)));
         }
-        for key in core::mem::take(&mut self.touched) {
-            if let Some(series) = self.series.get(&key) {
-                save(state, &named(b'k', &key), series);
-            }
-        }
-        for number in core::mem::take(&mut self.changed) {
-            if let Some(cell) = self.cells.get(&number) {
-                save(state, &named(b'c', &number.to_be_bytes()), cell);
-            }
-        }
-        if self.series.len() > SERIES_MAX {
-            self.series.clear();
-        }
+        self.keys.flush(state);
+        self.cells.flush(state);
     }
+}
+
+const MODEL: &[u8] = b"\0m";
+
+/// Where a key's path stands.
+pub fn path_key(key: &Bytes) -> Bytes {
+    match key.first() {
+        None | Some(0) => Bytes::from(own(b'k', &[key])),
+        Some(_) => key.clone(),
+    }
+}
+
+pub fn cell_key(number: u16) -> [u8; 4] {
+    let [high, low] = number.to_be_bytes();
+    [0, b'c', high, low]
+}
+
+/// Where it stands which predictions of the key wait.
+pub fn index_key(key: &[u8]) -> Vec<u8> {
+    own(b'w', &[key])
 }
 
 /// Where a waiting prediction of a later value stands.
 pub fn waiting_key(key: &[u8], id: u64) -> Vec<u8> {
-    let mut name = vec![b'p'];
-    name.extend_from_slice(&(key.len() as u32).to_be_bytes());
-    name.extend_from_slice(key);
-    name.extend_from_slice(&id.to_be_bytes());
-    name
+    own(b'p', &[&(key.len() as u32).to_be_bytes(), key, &id.to_be_bytes()])
 }
 
 /// Where a waiting prediction of a same-row label stands.
 pub fn due_key(due: Time, id: u64) -> Vec<u8> {
-    let mut name = vec![b'd'];
-    name.extend_from_slice(&due.0.to_be_bytes());
-    name.extend_from_slice(&id.to_be_bytes());
+    own(b'd', &[&due.0.to_be_bytes(), &id.to_be_bytes()])
+}
+
+fn own(kind: u8, parts: &[&[u8]]) -> Vec<u8> {
+    let mut name = Vec::with_capacity(2 + parts.iter().map(|part| part.len()).sum::<usize>());
+    name.extend_from_slice(&[0, kind]);
+    parts.iter().for_each(|part| name.extend_from_slice(part));
     name
 }
 
 /// The first waiting same-row prediction, with its key.
 pub fn first_due(state: &mut dyn State) -> Result<Option<(Bytes, Prediction)>, Unreadable> {
-    match state.scan(b"d", 1).into_iter().next() {
-        Some((key, value)) => Ok(Some((key, decode(&value)?))),
+    match state.scan(b"\0d", 1).into_iter().next() {
+        Some((key, value)) => Ok(Some((key, unpack(&value)?))),
         None => Ok(None),
     }
 }
 
-fn named(kind: u8, rest: &[u8]) -> Vec<u8> {
-    let mut name = Vec::with_capacity(rest.len() + 1);
-    name.push(kind);
-    name.extend_from_slice(rest);
-    name
+pub fn prediction(state: &mut dyn State, name: &[u8]) -> Result<Option<Prediction>, Unreadable> {
+    state.get(name).map(|bytes| unpack(&bytes)).transpose()
 }
 
-pub fn load<T: DeserializeOwned>(state: &mut dyn State, key: &[u8]) -> Result<Option<T>, Unreadable> {
-    state.get(key).map(|bytes| decode(&bytes)).transpose()
+fn unpack(bytes: &[u8]) -> Result<Prediction, Unreadable> {
+    Prediction::unpack(body(bytes)?).ok_or_else(|| Unreadable::cut("a waiting prediction"))
 }
 
-fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Unreadable> {
+pub fn put_prediction(state: &mut dyn State, name: &[u8], prediction: &Prediction) {
+    put(state, name, |out| prediction.pack(out));
+}
+
+/// What stands behind the version byte.
+pub fn body(bytes: &[u8]) -> Result<&[u8], Unreadable> {
     match bytes.split_first() {
-        Some((&VERSION, rest)) => codec::decode(rest).map_err(|error| Unreadable(error.to_string())),
+        Some((&VERSION, rest)) => Ok(rest),
         Some((version, _)) => Err(Unreadable(format!("version {version}, and this is {VERSION}"))),
         None => Err(Unreadable("an empty entry".to_string())),
     }
 }
 
-pub fn save<T: Serialize>(state: &mut dyn State, key: &[u8], value: &T) {
-    let encoded = codec::encode(value);
-    let mut bytes = Vec::with_capacity(encoded.len() + 1);
+pub fn put(state: &mut dyn State, key: &[u8], write: impl FnOnce(&mut Vec<u8>)) {
+    let mut bytes = Vec::with_capacity(512);
     bytes.push(VERSION);
-    bytes.extend_from_slice(&encoded);
-    state.put(key, Bytes::from(bytes));
+    write(&mut bytes);
+    state.put(key, Bytes::copy_from_slice(&bytes));
 }
