@@ -1,1 +1,14 @@
-fn main() {}
+//! What must hold of real processes: nodes are started, restarted, killed, frozen and talked to as
+//! a client would. One binary, so that it is linked once.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "this is test code: a panic is how it says what is wrong"
+)]
+
+mod counting;
+
+mod flow;
+mod restart;
