@@ -10,5 +10,7 @@
 
 mod counting;
 
+mod access;
+mod demo;
 mod flow;
 mod restart;
