@@ -39,10 +39,10 @@ pub fn program() -> &'static Path {
 pub fn guest(name: &str) -> PathBuf {
     static GUESTS: OnceLock<PathBuf> = OnceLock::new();
     let folder = GUESTS.get_or_init(|| {
-        let target = profile_folder().join("guests");
+        // Where the example pipelines look for them, and where the node's build put the first.
+        let functions = repository().join("examples/functions");
         let mut cargo = cargo();
-        cargo.args(["build", "--release", "--locked", "--target", "wasm32-wasip2", "--target-dir"]);
-        cargo.arg(&target).current_dir(repository().join("examples/functions"));
+        cargo.args(["build", "--release", "--locked", "--target", "wasm32-wasip2"]).current_dir(&functions);
         // What is meant for the build outside.
         for variable in
             ["RUSTFLAGS", "CARGO_BUILD_RUSTFLAGS", "RUSTC_WORKSPACE_WRAPPER", "CARGO_BUILD_TARGET"]
@@ -51,7 +51,7 @@ pub fn guest(name: &str) -> PathBuf {
         }
         cargo.env("CARGO_ENCODED_RUSTFLAGS", "");
         assert!(cargo.status().unwrap().success(), "the guests did not build: cargo's reason is above");
-        target.join("wasm32-wasip2/release")
+        functions.join("target/wasm32-wasip2/release")
     });
     folder.join(name).with_extension("wasm")
 }

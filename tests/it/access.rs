@@ -51,7 +51,8 @@ fn http_answers_nobody_without_the_bearer_token() {
     assert!(metrics.body.contains("# TYPE"), "{}", metrics.body);
     assert!(mesh[0].get("/v1/pipelines").body.contains("closed"), "nothing was removed");
     // The file that holds it is its owner's alone.
-    let mode = std::os::unix::fs::MetadataExt::mode(&std::fs::metadata(mesh[0].data().join("bearer")).unwrap());
+    let mode =
+        std::os::unix::fs::MetadataExt::mode(&std::fs::metadata(mesh[0].data().join("bearer")).unwrap());
     assert_eq!(mode & 0o777, 0o600);
 }
 
@@ -88,7 +89,10 @@ fn every_client_command_answers_the_same_over_libp2p() {
     let text = pipeline("doors", "");
     let file = mesh.write("doors.toml", &text);
     assert_eq!(over_mesh(&["deploy", "--json", &file]).json()["changed"], true);
-    assert_eq!(over_mesh(&["deploy", "--json", &file]).json(), mesh[0].cli(&["deploy", "--json", &file]).ok().json());
+    assert_eq!(
+        over_mesh(&["deploy", "--json", &file]).json(),
+        mesh[0].cli(&["deploy", "--json", &file]).ok().json()
+    );
     let mut ledger = Ledger::over(5);
     let lines = mesh.write("doors.jsonl", &ledger.write(0, 4000));
     let taken = over_mesh(&["publish", "--json", "--producer", "p", "doors/events", &lines]).json();
@@ -148,7 +152,11 @@ fn every_client_command_answers_the_same_over_libp2p() {
     assert_eq!(over_mesh(&["status", "--json"]).json()["node"], mesh[1].id.as_str());
     assert_eq!(fields(over_mesh(&["status", "--json"])), fields(mesh[1].cli(&["status", "--json"]).ok()));
     let nodes = |output: Output| -> Vec<String> {
-        output.lines().iter().map(|line| format!("{} {} {}", line["node"], line["state"], line["actors"])).collect()
+        output
+            .lines()
+            .iter()
+            .map(|line| format!("{} {} {}", line["node"], line["state"], line["actors"]))
+            .collect()
     };
     assert_eq!(nodes(over_mesh(&["nodes", "--json"])), nodes(mesh[1].cli(&["nodes", "--json"])));
     assert_eq!(over_mesh(&["nodes", "--json"]).lines().len(), 2, "a client is never a member");

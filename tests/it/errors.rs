@@ -32,8 +32,17 @@ fn a_wrong_pipeline_file_is_named_by_place_and_leaves_nothing() {
         ("key", stage("fliter = \"true\""), &[":6:", "fliter", "did you mean 'filter'"]),
         ("top", "[stag.a]\n".into(), &[":4:", "stag", "did you mean 'stage'"]),
         ("toml", "[stage.a\n".into(), &[":4:"]),
-        ("unknown", "[stage.a]\nfrom = [\"event\"]\nfilter = \"true\"\n".into(), &[":5:", "'event'", "did you mean 'events'"]),
-        ("cycle", "[stage.a]\nfrom = [\"b\"]\nfilter = \"true\"\n[stage.b]\nfrom = [\"a\"]\nfilter = \"true\"\n".into(), &["wrong.toml:"]),
+        (
+            "unknown",
+            "[stage.a]\nfrom = [\"event\"]\nfilter = \"true\"\n".into(),
+            &[":5:", "'event'", "did you mean 'events'"],
+        ),
+        (
+            "cycle",
+            "[stage.a]\nfrom = [\"b\"]\nfilter = \"true\"\n[stage.b]\nfrom = [\"a\"]\nfilter = \"true\"\n"
+                .into(),
+            &["wrong.toml:"],
+        ),
         ("expression", stage("filter = \"event.n >\""), &[":6:", "expression"]),
         ("name", stage("filter = \"evnt.n > 1\""), &[":6:", "evnt"]),
         ("missing", stage("wasm = \"missing.wasm\""), &[":6:", "missing.wasm", "cannot be read"]),
@@ -42,7 +51,13 @@ fn a_wrong_pipeline_file_is_named_by_place_and_leaves_nothing() {
         ("copies", "copies = 3\n".into(), &["copies"]),
         ("durability", "".into(), &["durability", "did you mean 'disk'"]),
         ("learn", learn("{ taget = \"x\", after = \"1s\" }"), &[":7:", "did you mean 'target'"]),
-        ("label", stage("filter = \"true\"\n[sink.s]\nfrom=[\"a\"]\nstdout={}\n[placement.s]\nlabels = { n = \"9\" }"), &["n=9"]),
+        (
+            "label",
+            stage(
+                "filter = \"true\"\n[sink.s]\nfrom=[\"a\"]\nstdout={}\n[placement.s]\nlabels = { n = \"9\" }",
+            ),
+            &["n=9"],
+        ),
     ];
     for (what, rest, words) in cases {
         let text = match *what {
@@ -158,7 +173,8 @@ fn a_node_that_cannot_start_says_why() {
     refused("cut", &token[..token.len() - 3], &["token"]);
     let short = node.cli(&["token", "--expires", "1s"]).ok().stdout.trim().to_string();
     wait_for("the token expires", 20, || {
-        let seconds = std::time::SystemTime::now().duration_since(fs::metadata(node.data().join("http")).unwrap().modified().unwrap());
+        let seconds = std::time::SystemTime::now()
+            .duration_since(fs::metadata(node.data().join("http")).unwrap().modified().unwrap());
         (seconds.unwrap().as_secs() >= 3).then_some(())
     });
     refused("expired", &short, &["expired"]);

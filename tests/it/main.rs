@@ -11,6 +11,9 @@
 mod counting;
 
 mod access;
+mod bounds;
 mod demo;
+mod errors;
 mod flow;
+mod full_disk;
 mod restart;
