@@ -139,6 +139,14 @@ impl Node {
         self.data().with_extension("log")
     }
 
+    /// How many logs of a pipeline stand on its disk: their `name` files hold the pipeline's name.
+    pub fn logs_of(&self, pipeline: &str) -> usize {
+        let Ok(folders) = fs::read_dir(self.data().join("logs")) else { return 0 };
+        let names = folders.filter_map(|folder| fs::read(folder.ok()?.path().join("name")).ok());
+        let theirs = |name: &Vec<u8>| name.windows(pipeline.len()).any(|part| part == pipeline.as_bytes());
+        names.filter(theirs).count()
+    }
+
     /// Everything that it logged, over all its starts.
     pub fn logged(&self) -> String {
         fs::read_to_string(self.log()).unwrap_or_default()

@@ -42,7 +42,8 @@ pub fn guest(name: &str) -> PathBuf {
         // Where the example pipelines look for them, and where the node's build put the first.
         let functions = repository().join("examples/functions");
         let mut cargo = cargo();
-        cargo.args(["build", "--release", "--locked", "--target", "wasm32-wasip2"]).current_dir(&functions);
+        cargo.args(["build", "--release", "--locked", "--target", "wasm32-wasip2", "--target-dir", "target"]);
+        cargo.current_dir(&functions);
         // What is meant for the build outside.
         for variable in
             ["RUSTFLAGS", "CARGO_BUILD_RUSTFLAGS", "RUSTC_WORKSPACE_WRAPPER", "CARGO_BUILD_TARGET"]
@@ -72,6 +73,5 @@ fn newest(path: &Path) -> Option<SystemTime> {
         return data.modified().ok();
     }
     let entries = fs::read_dir(path).ok()?;
-    // Tests and benches of a package are not in its binary, but cargo knows that better than we do.
     entries.filter_map(|entry| newest(&entry.ok()?.path())).max()
 }

@@ -56,7 +56,7 @@ fn a_wrong_pipeline_file_is_named_by_place_and_leaves_nothing() {
             stage(
                 "filter = \"true\"\n[sink.s]\nfrom=[\"a\"]\nstdout={}\n[placement.s]\nlabels = { n = \"9\" }",
             ),
-            &["n=9"],
+            &["n = 9"],
         ),
     ];
     for (what, rest, words) in cases {
