@@ -1,6 +1,8 @@
 //! How a command talks to a node: one trait, two doors (HTTP here, libp2p in the network's room).
 
 use std::path::PathBuf;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use dunlin_protocol::id::Digest;
 use dunlin_protocol::rpc::lines::{Lines, LinesTaken};
@@ -56,6 +58,24 @@ impl Failure {
             | Failure::Unreachable { .. }
             | Failure::Broken { .. }
             | Failure::Unreadable(_) => None,
+        }
+    }
+}
+
+/// How long a busy node is asked again: one that has just started first hears of its own past.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Asks again while the node asks to wait.
+pub fn ask_patiently(client: &dyn Client, request: Request) -> Result<Response, Failure> {
+    let began = Instant::now();
+    loop {
+        let failure = match client.ask(request.clone()) {
+            Ok(response) => return Ok(response),
+            Err(failure) => failure,
+        };
+        match failure.busy_ms() {
+            Some(ms) if began.elapsed() < PATIENCE => sleep(Duration::from_millis(ms.clamp(10, 1000))),
+            Some(_) | None => return Err(failure),
         }
     }
 }

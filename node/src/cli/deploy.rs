@@ -12,7 +12,7 @@ use dunlin_protocol::limits::{MANIFEST_BYTES_MAX, MODULE_BYTES_MAX};
 use dunlin_protocol::pipeline::manifest::{Connector, Manifest, Module, Operator};
 use dunlin_protocol::rpc::{PipelineState, Request, Response, Shown};
 
-use super::client::Client;
+use super::client::{Client, ask_patiently};
 use super::inspect::wrong_answer;
 use super::output::{Output, progress};
 use crate::api::json::DeployedJson;
@@ -84,7 +84,7 @@ pub fn send(
     }
     resolve_sources(&mut manifest, file)?;
     bar.set_message("placing");
-    let deployed = match client.ask(Request::Deploy { manifest })? {
+    let deployed = match ask_patiently(client, Request::Deploy { manifest })? {
         Response::Deployed { pipeline, revision, changed, actors } => {
             DeployedJson { pipeline, revision, changed, actors }
         }

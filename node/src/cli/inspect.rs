@@ -4,7 +4,7 @@ use dunlin_protocol::id::Name;
 use dunlin_protocol::rpc::{DeadLetterStatus, Request, Response};
 
 use super::arguments::{DeadLettersAction, DeadLettersArguments, StateArguments};
-use super::client::Client;
+use super::client::{Client, ask_patiently};
 use super::output::{Output, bytes_text, short};
 use super::{WrongUsage, not_yet};
 use crate::api::door::unexpected;
@@ -118,7 +118,7 @@ pub fn show(client: &dyn Client, pipeline: Name, out: &Output) -> anyhow::Result
 }
 
 pub fn remove(client: &dyn Client, pipeline: Name, out: &Output) -> anyhow::Result<()> {
-    let pipeline = match client.ask(Request::Remove { pipeline })? {
+    let pipeline = match ask_patiently(client, Request::Remove { pipeline })? {
         Response::Removed { pipeline } => pipeline,
         other => return Err(wrong_answer(&other)),
     };

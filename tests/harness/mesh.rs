@@ -1,0 +1,104 @@
+//! Several nodes that know one another, and their folder.
+
+use std::fs;
+use std::ops::{Deref, DerefMut};
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::node::{Launch, Node};
+use crate::wait::wait_for;
+
+const MEET_S: u64 = 60;
+const CALM_S: u64 = 90;
+
+/// A mesh. Its nodes end before its folder goes.
+#[derive(Debug)]
+pub struct Mesh {
+    nodes: Vec<Node>,
+    folder: TempDir,
+}
+
+impl Deref for Mesh {
+    type Target = Vec<Node>;
+
+    fn deref(&self) -> &Vec<Node> {
+        &self.nodes
+    }
+}
+
+impl DerefMut for Mesh {
+    fn deref_mut(&mut self) -> &mut Vec<Node> {
+        &mut self.nodes
+    }
+}
+
+impl Mesh {
+    /// `count` nodes, each with the label `n=NUMBER` (from 0); all see all.
+    #[track_caller]
+    pub fn of(count: usize) -> Mesh {
+        let mut mesh = Mesh { nodes: Vec::new(), folder: TempDir::new().unwrap() };
+        let first = Launch::at(&mesh.file("n0")).with(&["--label", "n=0"]).start();
+        let token = (count > 1).then(|| first.token());
+        mesh.nodes.push(first);
+        for number in 1..count {
+            let label = format!("n={number}");
+            let launch = Launch::at(&mesh.file(&format!("n{number}"))).with(&["--label", &label]);
+            mesh.nodes.push(launch.join(token.as_ref().unwrap()).start());
+        }
+        mesh.meet();
+        mesh
+    }
+
+    /// Waits until every running node sees all as alive.
+    #[track_caller]
+    pub fn meet(&self) {
+        for node in &self.nodes {
+            wait_for("all nodes see each other", MEET_S, || {
+                let nodes = node.get("/v1/nodes");
+                let alive = nodes.body.matches(r#""state":"alive""#).count();
+                (alive == self.nodes.len()).then_some(())
+            });
+        }
+    }
+
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Writes a file and gives its path as text, for command lines.
+    pub fn write(&self, name: &str, text: &str) -> String {
+        let path = self.file(name);
+        fs::write(&path, text).unwrap();
+        path.display().to_string()
+    }
+
+    /// Deploys this text through the first node.
+    #[track_caller]
+    pub fn deploy(&self, text: &str) -> Value {
+        let file = self.write("pipeline.toml", text);
+        self.nodes[0].cli(&["deploy", "--json", &file]).ok().json()
+    }
+
+    /// Waits until the stage has taken so many events and nothing waits in the pipeline; then it
+    /// must not be one more.
+    #[track_caller]
+    pub fn wait_until_through(&self, pipeline: &str, stage: &str, events: u64) {
+        let mut last = Value::Null;
+        let calm = crate::wait::try_for(CALM_S, || {
+            last = self.nodes[0].show(pipeline);
+            let stages = last["stages"].as_array()?;
+            let actors = || stages.iter().flat_map(|stage| stage["actors"].as_array().unwrap());
+            let lag: u64 = actors().map(|actor| actor["lag"].as_u64().unwrap()).sum();
+            let stage = stages.iter().find(|shown| shown["stage"] == stage)?;
+            let taken = stage["actors"].as_array()?.iter().map(|actor| actor["events_in"].as_u64().unwrap());
+            (taken.sum::<u64>() >= events && lag == 0).then_some(())
+        });
+        assert!(calm.is_some(), "not within {CALM_S} s: {events} events through '{stage}': {last:#}");
+    }
+}
