@@ -162,5 +162,7 @@ fn every_client_command_answers_the_same_over_libp2p() {
     assert_eq!(over_mesh(&["nodes", "--json"]).lines().len(), 2, "a client is never a member");
 
     assert_eq!(over_mesh(&["remove", "doors"]).stdout, "removed doors\n");
-    assert_eq!(mesh[0].cli(&["pipelines", "--json"]).ok().stdout, "");
+    dunlin_tests::wait_for("the other node knows of the removal", 30, || {
+        mesh[0].cli(&["pipelines", "--json"]).ok().stdout.is_empty().then_some(())
+    });
 }

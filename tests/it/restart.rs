@@ -62,7 +62,7 @@ fn a_killed_node_loses_nothing_and_counts_nothing_twice() {
     let mut ledger = Ledger::over(31);
     for victim in [0, 1] {
         let publisher = victim + 5;
-        let file = mesh.write(&format!("hard{victim}.jsonl"), &ledger.write(publisher, 120_000));
+        let file = mesh.write(&format!("hard{victim}.jsonl"), &ledger.write(publisher, 300_000));
         let producer = format!("p{publisher}");
         let words = ["publish", "--json", "--producer", &producer, "hard/events", &file];
         let before = counts(&mesh[2], "hard").map_or(0, |counts| counts.values().sum());
@@ -73,7 +73,7 @@ fn a_killed_node_loses_nothing_and_counts_nothing_twice() {
         mesh[victim].kill();
         let under_way = publishing.is_running();
         mesh[victim].start();
-        publishing.wait(90).ok();
+        publishing.wait(120).ok();
         ledger.check_counts(&mesh[2], "hard");
         assert!(under_way, "it was published before the node died: publish more");
     }
