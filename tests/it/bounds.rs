@@ -53,7 +53,7 @@ impl Publisher<'_> {
         wait_for("the node asks to wait", 60, || (0..20).all(|_| !self.send()).then_some(()));
         let bytes = self.next * 1024;
         // What the reader took into its memory before it stalled counts as read.
-        assert!(bytes >= RETENTION / 2 && bytes <= RETENTION + 3 * MIB, "{bytes} bytes were taken");
+        assert!((RETENTION / 2..=RETENTION + 3 * MIB).contains(&bytes), "{bytes} bytes were taken");
     }
 }
 
