@@ -85,7 +85,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     };
     let state = StateStore::open(&folder)?;
     let modules = ModuleStore::open(&folder)?;
-    let shelf = Shelf { store: modules, inbox: inbox.clone(), runtime: Handle::current() };
+    let shelf = Shelf { store: modules, inbox: inbox.clone() };
     let doors = Doors::new(inbox.clone());
     let metrics = Metrics::default();
     let deployed = Arc::new(Deployed::default());

@@ -100,14 +100,14 @@ impl ports::SnapshotWriter for Snapshots {
 pub struct Shelf {
     pub store: ModuleStore,
     pub inbox: Inbox,
-    pub runtime: Handle,
 }
 
 impl Shelf {
+    /// On a thread that may block, as `ModuleShelf` says.
     fn keep(&self, bytes: &[u8]) -> Result<Digest, String> {
         let digest = self.store.put(bytes).map_err(|error| error.to_string())?;
-        let inbox = self.inbox.clone();
-        self.runtime.spawn(async move { inbox.send(Input::ModuleHeld { digest }).await });
+        // Before the uploader is answered: a deploy that follows at once must find the module known.
+        self.inbox.send_blocking(Input::ModuleHeld { digest });
         Ok(digest)
     }
 }
