@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use dunlin_operators::forecast::Forecast;
 use dunlin_operators::learn::Learn;
 use dunlin_operators::operator::Operator;
 use dunlin_protocol::effect::{ActorSpec, Input};
@@ -28,10 +29,11 @@ use crate::storage::{LogReader, ModuleStore, SnapshotWriter, StateStore};
 
 // --- functions: heads, keyed state, modules, snapshots ---
 
-/// `learn` and sinks; guests are the functions' own.
+/// `learn`, `forecast` and sinks; guests are the functions' own.
 pub fn heads(data_folder: PathBuf) -> HeadFactory {
     HeadFactory::new(move |spec: &ActorSpec| match &spec.chain.head {
         Head::Learn { spec, .. } => Ok(Some(Box::new(Learn::new(spec)?) as Box<dyn Operator>)),
+        Head::Forecast { spec, .. } => Ok(Some(Box::new(Forecast::new(spec)?) as Box<dyn Operator>)),
         Head::Sink { sink: name, outlet } => {
             let LogName::Actor { pipeline, .. } = &spec.name else {
                 return Err("a catalog log has no sink".to_string());

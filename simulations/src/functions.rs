@@ -90,7 +90,9 @@ impl Hosted {
     pub fn new(spec: &Arc<ActorSpec>, records: &[Record], store: Option<Store>) -> Result<Hosted, String> {
         let stage = match &spec.chain.head {
             Head::None | Head::Pass => String::new(),
-            Head::Wasm { stage, .. } | Head::Learn { stage, .. } => stage.to_string(),
+            Head::Wasm { stage, .. } | Head::Learn { stage, .. } | Head::Forecast { stage, .. } => {
+                stage.to_string()
+            }
             Head::Sink { sink, .. } => sink.to_string(),
         };
         let runner = ChainRunner::new(&spec.chain, head_of(&spec.chain.head)?)?;
@@ -149,6 +151,7 @@ fn head_of(head: &Head) -> Result<Option<Box<dyn Operator>>, String> {
         Head::None | Head::Pass => Ok(None),
         Head::Wasm { .. } | Head::Sink { .. } => Ok(Some(Box::new(Counter))),
         Head::Learn { spec, .. } => Ok(Some(Box::new(dunlin_operators::learn::Learn::new(spec)?))),
+        Head::Forecast { spec, .. } => Ok(Some(Box::new(dunlin_operators::forecast::Forecast::new(spec)?))),
     }
 }
 

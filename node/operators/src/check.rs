@@ -1,4 +1,4 @@
-//! Whether every expression of a manifest compiles and every `learn` table can be served: the part
+//! Whether every expression of a manifest compiles and every `learn` and `forecast` table can be served: the part
 //! of a pipeline file's check that needs this crate.
 
 use dunlin_protocol::id::Name;
@@ -7,14 +7,15 @@ use dunlin_protocol::pipeline::manifest::{Manifest, Operator};
 use thiserror::Error;
 
 use crate::expression::Expression;
+use crate::forecast::Forecast;
 use crate::learn::Learn;
 
-/// A stage whose expression or `learn` table is wrong. Nothing was deployed.
+/// A stage whose expression or table is wrong. Nothing was deployed.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{reason}; {hint}")]
 pub struct ManifestProblem {
     pub stage: Name,
-    /// The way to it: `stage`, its name, `filter`, `learn`, or `map` and the field.
+    /// The way to it: `stage`, its name, `filter`, `learn`, `forecast`, or `map` and the field.
     pub path: Vec<String>,
     pub reason: String,
     pub hint: String,
@@ -37,18 +38,23 @@ pub fn check(manifest: &Manifest) -> Result<(), ManifestProblem> {
                 fields.iter().try_for_each(|(field, text)| compile(name, "map", Some(field), text))?;
             }
             Operator::Learn(spec) => {
-                let problem = |why: String| {
-                    let (reason, hint) = why.split_once(": ").unwrap_or((&why, "correct the learn table"));
-                    let path = ["stage", name.as_str(), "learn"].map(str::to_owned).to_vec();
-                    let reason = format!("learn of stage '{name}': {reason}");
-                    ManifestProblem { stage: name.clone(), path, reason, hint: hint.to_owned() }
-                };
-                Learn::new(spec).map(drop).map_err(problem)?;
+                Learn::new(spec).map(drop).map_err(|why| table(name, "learn", &why))?;
+            }
+            Operator::Forecast(spec) => {
+                Forecast::new(spec).map(drop).map_err(|why| table(name, "forecast", &why))?;
             }
             Operator::Wasm(_) => {}
         }
     }
     Ok(())
+}
+
+/// What is wrong with a stage's table, as its operator says: reason, colon, hint.
+fn table(stage: &Name, kind: &str, why: &str) -> ManifestProblem {
+    let (reason, hint) = why.split_once(": ").unwrap_or((why, "correct the table"));
+    let path = ["stage", stage.as_str(), kind].map(str::to_owned).to_vec();
+    let reason = format!("{kind} of stage '{stage}': {reason}");
+    ManifestProblem { stage: stage.clone(), path, reason, hint: hint.to_owned() }
 }
 
 fn compile(stage: &Name, kind: &str, field: Option<&str>, text: &str) -> Result<(), ManifestProblem> {
@@ -99,6 +105,7 @@ mod tests {
         for text in [
             include_str!("../../../examples/pipelines/fare-watch.toml"),
             include_str!("../../../examples/pipelines/host-watch.toml"),
+            include_str!("../../../examples/pipelines/transformer-load.toml"),
         ] {
             let manifest = Manifest::from_toml(text, "example.toml").unwrap();
             assert_eq!(check(&manifest), Ok(()));

@@ -10,6 +10,7 @@ pub mod chain;
 pub mod check;
 pub mod expression;
 mod field;
+pub mod forecast;
 pub mod ingest;
 pub mod learn;
 pub mod memory_state;

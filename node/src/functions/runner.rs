@@ -14,7 +14,7 @@ use super::wasm::WasmOperator;
 
 type MakeHead = dyn Fn(&ActorSpec) -> Result<Option<Box<dyn Operator>>, String> + Send + Sync;
 
-/// Makes the heads that are no guests: `learn` and sinks. `None` for a head without a function.
+/// Makes the heads that are no guests: `learn`, `forecast` and sinks. `None` for a head without a function.
 #[derive(Clone)]
 pub struct HeadFactory(Arc<MakeHead>);
 
@@ -46,7 +46,7 @@ pub(super) fn runner(
             Some(Box::new(operator.map_err(|error| error.to_string())?))
         }
         Head::None | Head::Pass => None,
-        Head::Learn { .. } | Head::Sink { .. } => (heads.0)(spec)?,
+        Head::Learn { .. } | Head::Forecast { .. } | Head::Sink { .. } => (heads.0)(spec)?,
     };
     ChainRunner::new(chain, head)
 }

@@ -84,7 +84,8 @@ fn touches_the_takers_disk(head: &Head) -> bool {
         | Head::None
         | Head::Pass
         | Head::Wasm { .. }
-        | Head::Learn { .. } => false,
+        | Head::Learn { .. }
+        | Head::Forecast { .. } => false,
     }
 }
 

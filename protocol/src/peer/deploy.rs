@@ -343,7 +343,7 @@ fn unresolved_module(manifest: &Manifest) -> Option<&str> {
             Module::Path(path) => Some(path.as_str()),
             Module::Digest(_) => None,
         },
-        Operator::Filter(_) | Operator::Map(_) | Operator::Learn(_) => None,
+        Operator::Filter(_) | Operator::Map(_) | Operator::Learn(_) | Operator::Forecast(_) => None,
     })
 }
 

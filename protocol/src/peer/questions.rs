@@ -236,7 +236,7 @@ impl Peer {
         let shares = self.wiring.shares_of_stage(pipeline, stage);
         if shares.is_empty() {
             let why = format!(
-                "pipeline '{pipeline}' has no stage '{stage}' with an actor of its own; stages that keep state are wasm and learn, see `dunlin show {pipeline}`"
+                "pipeline '{pipeline}' has no stage '{stage}' with an actor of its own; stages that keep state are wasm, learn and forecast, see `dunlin show {pipeline}`"
             );
             return self.fail(asker, FaultKind::Unknown, why, effects);
         }

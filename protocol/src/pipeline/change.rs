@@ -64,6 +64,7 @@ fn stateful(stage: &Stage) -> Option<&'static str> {
         Operator::Filter(_) | Operator::Map(_) => None,
         Operator::Wasm(_) => Some("wasm"),
         Operator::Learn(_) => Some("learn"),
+        Operator::Forecast(_) => Some("forecast"),
     }
 }
 

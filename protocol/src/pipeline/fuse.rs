@@ -99,15 +99,21 @@ impl Fusing {
                 self.actor(name, home, head, None);
             }
             Operator::Learn(spec) => {
-                let home = match &stage.key {
-                    None => Home::Single,
-                    Some(_) => Home::Shares(rule.and_then(|rule| rule.shares)),
-                };
-                let keyed = stage.key.clone().or_else(|| self.common_key(&stage.from));
-                let head = Head::Learn { stage: name.clone(), spec: spec.clone() };
-                self.actor(name, home, head, keyed);
+                self.learner(name, stage, rule, Head::Learn { stage: name.clone(), spec: spec.clone() });
+            }
+            Operator::Forecast(spec) => {
+                self.learner(name, stage, rule, Head::Forecast { stage: name.clone(), spec: spec.clone() });
             }
         }
+    }
+
+    fn learner(&mut self, name: &Name, stage: &Stage, rule: Option<&PlacementRule>, head: Head) {
+        let home = match &stage.key {
+            None => Home::Single,
+            Some(_) => Home::Shares(rule.and_then(|rule| rule.shares)),
+        };
+        let keyed = stage.key.clone().or_else(|| self.common_key(&stage.from));
+        self.actor(name, home, head, keyed);
     }
 
     /// The field by which all of these streams are keyed.
@@ -120,7 +126,7 @@ impl Fusing {
     /// A stage that heads an actor of its own.
     fn actor(&mut self, name: &Name, home: Home, head: Head, keyed: Option<String>) {
         let id = UnitId { role: Role::Stage, name: name.clone() };
-        let learns = matches!(head, Head::Learn { .. });
+        let learns = matches!(head, Head::Learn { .. } | Head::Forecast { .. });
         self.add(id.clone(), home, Vec::new(), head);
         let mut outputs = vec![(main_stream(name), Feed::Head)];
         if learns && let Ok(side) = SCORES.parse() {

@@ -139,6 +139,7 @@ pub enum Operator {
     Map(Vec<(String, String)>),
     Wasm(WasmSpec),
     Learn(LearnSpec),
+    Forecast(ForecastSpec),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -193,6 +194,28 @@ pub enum Label {
     SameRow { label: String, label_at: Option<String> },
 }
 
+/// The `forecast` table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForecastSpec {
+    pub targets: Vec<String>,
+    pub horizon: Horizon,
+    /// None: every number that a key's first event carries.
+    pub features: Option<Vec<String>>,
+    pub models: Option<Vec<String>>,
+    /// Central coverage of `low`..`high`; default 0.9.
+    pub interval: Option<F64>,
+    pub seed: u64,
+}
+
+/// How far a forecast looks ahead.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Horizon {
+    /// Each of the next so many events of the key.
+    Steps(u16),
+    /// The key's first event at least so much later; ascending, each once.
+    Spans(Vec<Span>),
+}
+
 /// A finite f64 compared by its bits.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct F64(pub f64);
@@ -215,6 +238,16 @@ pub struct PlacementRule {
     pub spread: bool,
 }
 
+impl Operator {
+    /// Whether the stage has a side output with its settled predictions.
+    pub fn scores(&self) -> bool {
+        match self {
+            Operator::Learn(_) | Operator::Forecast(_) => true,
+            Operator::Filter(_) | Operator::Map(_) | Operator::Wasm(_) => false,
+        }
+    }
+}
+
 impl Manifest {
     /// The modules that must be on every node that runs this, in order, each once.
     pub fn modules(&self) -> Vec<Digest> {
@@ -223,7 +256,11 @@ impl Manifest {
             .values()
             .filter_map(|stage| match &stage.operator {
                 Operator::Wasm(WasmSpec { module: Module::Digest(digest), .. }) => Some(*digest),
-                Operator::Wasm(_) | Operator::Filter(_) | Operator::Map(_) | Operator::Learn(_) => None,
+                Operator::Wasm(_)
+                | Operator::Filter(_)
+                | Operator::Map(_)
+                | Operator::Learn(_)
+                | Operator::Forecast(_) => None,
             })
             .collect();
         digests.sort();

@@ -27,7 +27,7 @@ const HOST_EVERY_MIN: Span = Span(100);
 pub(super) const BY_DIGEST: &str = "blake3:";
 
 /// What a later version brings, refused by name until then.
-const LATER_STAGE: [&str; 4] = ["window", "aggregate", "forecast", "join"];
+const LATER_STAGE: [&str; 3] = ["window", "aggregate", "join"];
 const LATER_LEARN: [&str; 2] = ["window", "shared"];
 
 impl Manifest {
@@ -231,13 +231,13 @@ impl core::str::FromStr for StreamName {
 }
 
 fn stage(fields: &Fields<'_>) -> Result<Stage, Problem> {
-    let known = ["from", "key", "filter", "map", "wasm", "learn", "config", "limits"];
+    let known = ["from", "key", "filter", "map", "wasm", "learn", "forecast", "config", "limits"];
     fields.only(&known, &LATER_STAGE)?;
-    let operators = ["filter", "map", "wasm", "learn"];
+    let operators = ["filter", "map", "wasm", "learn", "forecast"];
     let mut named = fields.entries.iter().filter(|entry| operators.contains(&entry.key.as_str()));
     let Some(first) = named.next() else {
         let reason = format!("{} does nothing: it has no operator", fields.what);
-        return Err(Problem::new(fields.place, reason, "add one of filter, map, wasm, learn"));
+        return Err(Problem::new(fields.place, reason, "add one of filter, map, wasm, learn, forecast"));
     };
     if let Some(second) = named.next() {
         let reason = format!("{} has two operators, {} and {}", fields.what, first.key, second.key);
@@ -253,13 +253,14 @@ fn stage(fields: &Fields<'_>) -> Result<Stage, Problem> {
     if fields.has("key") && matches!(kind, "filter" | "map") {
         let reason =
             format!("{} is a {kind} stage, which needs no key: events keep the one they have", fields.what);
-        let hint = "remove it, or name the key at the wasm or learn stage that reads this one";
+        let hint = "remove it, or name the key at the wasm, learn or forecast stage that reads this one";
         return Err(Problem::new(fields.key_place("key"), reason, hint));
     }
     let operator = match kind {
         "filter" => Operator::Filter(expression(fields, &fields.what, "filter")?),
         "map" => map(fields)?,
         "wasm" => Operator::Wasm(wasm(fields)?),
+        "forecast" => Operator::Forecast(forecast::forecast(fields)?),
         _ => Operator::Learn(learn(fields)?),
     };
     Ok(Stage { from: from(fields)?, key: fields.text("key", "key = \"flight\"")?, operator })
@@ -350,23 +351,27 @@ fn learn(fields: &Fields<'_>) -> Result<LearnSpec, Problem> {
     let known =
         ["target", "after", "rises_by", "label", "label_at", "features", "models", "interval", "seed"];
     learn.only(&known, &LATER_LEARN)?;
-    let plain = |texts: Option<Vec<(String, &Place)>>| {
-        texts.map(|texts| texts.into_iter().map(|(text, _)| text).collect::<Vec<String>>())
-    };
-    let interval = match learn.number("interval", "interval = 0.9")? {
-        Some((value, place)) if value <= 0.0 || value >= 1.0 => {
-            let reason = format!("interval of {} is {value}, but it must lie between 0 and 1", learn.what);
-            return Err(Problem::new(place, reason, "use interval = 0.9"));
-        }
-        interval => interval.map(|(value, _)| F64(value)),
-    };
     Ok(LearnSpec {
         label: label(&learn)?,
         features: plain(learn.texts("features", "features = [\"price\", \"departure\"]")?),
         models: plain(learn.texts("models", "models = [\"last_value\"]")?),
-        interval,
+        interval: interval(&learn)?,
         seed: learn.integer("seed", 0, u64::MAX.into())?.map_or(0, |seed| seed as u64),
     })
+}
+
+fn plain(texts: Option<Vec<(String, &Place)>>) -> Option<Vec<String>> {
+    texts.map(|texts| texts.into_iter().map(|(text, _)| text).collect())
+}
+
+fn interval(fields: &Fields<'_>) -> Result<Option<F64>, Problem> {
+    match fields.number("interval", "interval = 0.9")? {
+        Some((value, place)) if value <= 0.0 || value >= 1.0 => {
+            let reason = format!("interval of {} is {value}, but it must lie between 0 and 1", fields.what);
+            Err(Problem::new(place, reason, "use interval = 0.9"))
+        }
+        interval => Ok(interval.map(|(value, _)| F64(value))),
+    }
 }
 
 fn label(learn: &Fields<'_>) -> Result<Label, Problem> {
@@ -463,5 +468,6 @@ fn placement(fields: &Fields<'_>) -> Result<PlacementRule, Problem> {
     })
 }
 
+mod forecast;
 #[cfg(test)]
 mod tests;

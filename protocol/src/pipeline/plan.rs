@@ -10,7 +10,7 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
-use super::manifest::{LearnSpec, Outlet, Source, StreamName, WasmSpec};
+use super::manifest::{ForecastSpec, LearnSpec, Outlet, Source, StreamName, WasmSpec};
 use crate::id::{Name, SLOTS};
 
 /// All units of one manifest, in an order in which every unit comes after those that it reads.
@@ -94,6 +94,10 @@ pub enum Head {
         sink: Name,
         outlet: Outlet,
     },
+    Forecast {
+        stage: Name,
+        spec: ForecastSpec,
+    },
 }
 
 /// One fused stateless stage. `from` is what feeds it.
@@ -109,7 +113,7 @@ pub struct Step {
 pub enum Feed {
     /// What enters the head by this input (for `Head::Pass`: index 0, the source).
     Head,
-    /// The head's side output number n (learn's `scores` is 0).
+    /// The head's side output number n (`scores` of learn and forecast is 0).
     Side(u16),
     /// An earlier step, by index.
     Step(u16),

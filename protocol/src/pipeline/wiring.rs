@@ -11,7 +11,7 @@ use super::tree::{Node, Tree};
 use crate::id::Name;
 use crate::limits::{EDGES_MAX, STAGES_MAX};
 
-/// The one side output there is: `learn`'s settled predictions.
+/// The one side output there is: the settled predictions of `learn` and `forecast`.
 pub(super) const SCORES: &str = "scores";
 
 pub(super) fn check(manifest: &Manifest, root: &Node) -> Result<(), Problem> {
@@ -101,16 +101,17 @@ fn streams(
             let reason = format!("{kind} '{reader}' reads '{stream}', which is a sink and has no stream");
             return Err(Problem::new(&place(), reason, "read what that sink reads"));
         }
-        let learns =
-            manifest.stages.get(&stream.base).map(|stage| matches!(stage.operator, Operator::Learn(_)));
+        let learns = manifest.stages.get(&stream.base).map(|stage| stage.operator.scores());
         let reason = match (&stream.side, learns) {
             (None, Some(_)) => continue,
             (Some(side), Some(true)) if side.as_str() == SCORES => continue,
             (None, None) if manifest.sources.contains_key(&stream.base) => continue,
             (Some(side), Some(false)) if side.as_str() == SCORES => {
-                let reason =
-                    format!("{kind} '{reader}' reads '{stream}', but '{}' is no learn stage", stream.base);
-                let hint = format!("read '{}', or the scores of a learn stage", stream.base);
+                let reason = format!(
+                    "{kind} '{reader}' reads '{stream}', but '{}' is no learn or forecast stage",
+                    stream.base
+                );
+                let hint = format!("read '{}', or the scores of a learn or forecast stage", stream.base);
                 return Err(Problem::new(&place(), reason, hint));
             }
             (..) => format!("{kind} '{reader}' reads '{stream}', which does not exist"),
@@ -133,7 +134,7 @@ fn all_streams(manifest: &Manifest, kind: &str, reader: &Name) -> Vec<String> {
             continue;
         }
         known.push(name.to_string());
-        if matches!(stage.operator, Operator::Learn(_)) {
+        if stage.operator.scores() {
             known.push(format!("{name}.{SCORES}"));
         }
     }
@@ -209,7 +210,7 @@ fn edges(manifest: &Manifest, root: &Node, order: &[&Name]) -> Result<(), Proble
         }
         match operator {
             Some(Operator::Filter(_) | Operator::Map(_)) => ways.insert(name, here),
-            Some(Operator::Wasm(_) | Operator::Learn(_)) => ways.insert(name, 1),
+            Some(Operator::Wasm(_) | Operator::Learn(_) | Operator::Forecast(_)) => ways.insert(name, 1),
             None => None,
         };
     }
@@ -258,17 +259,21 @@ fn placement(manifest: &Manifest, root: &Node, name: &Name, rule: &PlacementRule
         Operator::Filter(_) | Operator::Map(_) => {
             let reason =
                 format!("'{name}' cannot be placed: a filter or map runs inside the actor in front of it");
-            refuse(None, reason, "place the wasm or learn stage in front of it, or remove this table")
+            refuse(
+                None,
+                reason,
+                "place the wasm, learn or forecast stage in front of it, or remove this table",
+            )
         }
-        Operator::Learn(_) if !keyed && spread_or_shares.is_some() => {
+        Operator::Learn(_) | Operator::Forecast(_) if !keyed && spread_or_shares.is_some() => {
             let reason =
                 format!("stage '{name}' has no key, so it is one model in one actor and has no shares");
             refuse(spread_or_shares, reason, "add key = \"FIELD\" to the stage, or remove this")
         }
-        Operator::Wasm(_) | Operator::Learn(_) if keyed && rule.spread => {
+        Operator::Wasm(_) | Operator::Learn(_) | Operator::Forecast(_) if keyed && rule.spread => {
             let reason = format!("stage '{name}' has a key, so its shares are spread already");
             refuse(Some("spread"), reason, "remove it, or set shares = 8")
         }
-        Operator::Wasm(_) | Operator::Learn(_) => Ok(()),
+        Operator::Wasm(_) | Operator::Learn(_) | Operator::Forecast(_) => Ok(()),
     }
 }

@@ -6,8 +6,8 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use super::manifest::{
-    Connector, Label, LearnSpec, Manifest, Module, Operator, Outlet, Pace, PlacementRule, Sink, Source,
-    Stage, StreamName, WasmSpec, WhenFull,
+    Connector, ForecastSpec, Horizon, Label, LearnSpec, Manifest, Module, Operator, Outlet, Pace,
+    PlacementRule, Sink, Source, Stage, StreamName, WasmSpec, WhenFull,
 };
 use super::parse::BY_DIGEST;
 use super::quantity::spell_span;
@@ -130,13 +130,17 @@ fn stage(stage: &Stage) -> String {
             object.text("wasm", &module).raw("config", config.clone()).raw("limits", limits)
         }
         Operator::Learn(spec) => object.raw("learn", learn(spec)),
+        Operator::Forecast(spec) => object.raw("forecast", forecast(spec)),
     }
     .end()
 }
 
+/// Finite by construction, so always a JSON number.
+fn number(value: f64) -> String {
+    serde_json::Value::from(value).to_string()
+}
+
 fn learn(spec: &LearnSpec) -> String {
-    // Finite by construction, so always a JSON number.
-    let number = |value: f64| serde_json::Value::from(value).to_string();
     let object = match &spec.label {
         Label::Later { target, after, rises_by } => Object::new()
             .text("target", target)
@@ -147,6 +151,21 @@ fn learn(spec: &LearnSpec) -> String {
         }
     };
     object
+        .some("features", spec.features.as_ref().map(list))
+        .some("models", spec.models.as_ref().map(list))
+        .some("interval", spec.interval.map(|interval| number(interval.0)))
+        .raw("seed", spec.seed.to_string())
+        .end()
+}
+
+fn forecast(spec: &ForecastSpec) -> String {
+    let horizon = match &spec.horizon {
+        Horizon::Steps(steps) => steps.to_string(),
+        Horizon::Spans(spans) => list(spans.iter().map(|span| spell_span(*span))),
+    };
+    Object::new()
+        .raw("target", list(&spec.targets))
+        .raw("horizon", horizon)
         .some("features", spec.features.as_ref().map(list))
         .some("models", spec.models.as_ref().map(list))
         .some("interval", spec.interval.map(|interval| number(interval.0)))

@@ -48,7 +48,7 @@ impl Operator for Learn {
         for (index, invoked) in batch.iter().enumerate() {
             let event = &invoked.placed.event;
             let cause = index as u32;
-            let payload = match read(event) {
+            let payload = match read(event, "learn") {
                 Ok(payload) => payload,
                 Err(reason) => {
                     handled.failed.push(FailedEvent {
@@ -79,13 +79,14 @@ fn unreadable(error: Unreadable) -> CallError {
     CallError { stage: String::new(), reason: error.to_string(), again: Again::Never }
 }
 
-fn read(event: &Event) -> Result<Map<String, Value>, String> {
+/// The event's fields, for the built-in of that name.
+pub fn read(event: &Event, built_in: &str) -> Result<Map<String, Value>, String> {
     if core::str::from_utf8(&event.key).is_err() {
         return Err("the event's key is no UTF-8 text: give it a text key".to_string());
     }
     match serde_json::from_slice(&event.payload) {
         Ok(Value::Object(map)) => Ok(map),
-        Ok(_) => Err("the payload is no JSON object: `learn` needs its fields".to_string()),
+        Ok(_) => Err(format!("the payload is no JSON object: `{built_in}` needs its fields")),
         Err(error) => Err(format!("the payload is no JSON object: {error}")),
     }
 }

@@ -23,7 +23,7 @@ mod interval;
 mod keys;
 mod median;
 mod model;
-mod pack;
+pub(crate) mod pack;
 mod payload;
 mod prediction;
 mod record;
@@ -35,3 +35,6 @@ mod settings;
 mod store;
 
 pub use function::Learn;
+pub(crate) use function::read;
+pub(crate) use row::number;
+pub(crate) use store::path_key;

@@ -1,5 +1,6 @@
 use alloc::format;
 
+use super::super::manifest::Horizon;
 use super::*;
 
 const WHOLE: &str = r#"
@@ -58,6 +59,15 @@ stdout = {}
 [placement.outlook]
 labels = { zone = "edge" }
 shares = 8
+
+[stage.load]
+from     = ["clean"]
+forecast = { target = ["load", "OT"], horizon = 24, interval = 0.8 }
+
+[stage.later]
+from     = ["clean"]
+key      = "flight"
+forecast = { target = "load", horizon = ["3d", "1h"], features = ["price"], models = ["rls"], seed = 3 }
 "#;
 
 #[test]
@@ -77,6 +87,10 @@ fn the_whole_language_is_read() {
     let Operator::Learn(learn) = &manifest.stages[&part("outlook")].operator else { panic!() };
     let after = Span::seconds(71 * 3600);
     let rises_by = Some(F64(0.05));
+    let Operator::Forecast(load) = &manifest.stages[&part("load")].operator else { panic!() };
+    assert_eq!((&load.targets[..], &load.horizon), (&["load".into(), "OT".into()][..], &Horizon::Steps(24)));
+    let Operator::Forecast(later) = &manifest.stages[&part("later")].operator else { panic!() };
+    assert_eq!(later.horizon, Horizon::Spans([3600, 3 * 86_400].map(Span::seconds).to_vec()));
     assert_eq!(learn.label, Label::Later { target: "price".into(), after, rises_by });
     assert_eq!(manifest.placement[&part("outlook")].shares, Some(8));
 }
@@ -193,7 +207,7 @@ fn each_stage_is_one_thing_in_one_place() {
     wrong(
         "filter = \"event.price < 120.0\"",
         "",
-        "fare.toml:25:8: stage 'cheap' does nothing: it has no operator; add one of filter, map, wasm, learn",
+        "fare.toml:25:8: stage 'cheap' does nothing: it has no operator; add one of filter, map, wasm, learn, forecast",
     );
     wrong(
         "from   = [\"quotes\", \"history\"]",
@@ -218,12 +232,12 @@ fn each_stage_is_one_thing_in_one_place() {
     wrong(
         "filter = \"event",
         "key = \"flight\"\nfilter = \"event",
-        "fare.toml:27:1: stage 'cheap' is a filter stage, which needs no key: events keep the one they have; remove it, or name the key at the wasm or learn stage that reads this one",
+        "fare.toml:27:1: stage 'cheap' is a filter stage, which needs no key: events keep the one they have; remove it, or name the key at the wasm, learn or forecast stage that reads this one",
     );
     wrong(
         "outlook.scores",
         "clean.scores",
-        "fare.toml:47:20: sink 'archive' reads 'clean.scores', but 'clean' is no learn stage; read 'clean', or the scores of a learn stage",
+        "fare.toml:47:20: sink 'archive' reads 'clean.scores', but 'clean' is no learn or forecast stage; read 'clean', or the scores of a learn or forecast stage",
     );
     wrong(
         "from   = [\"quotes\", \"history\"]",
@@ -233,7 +247,7 @@ fn each_stage_is_one_thing_in_one_place() {
     wrong(
         "[placement.outlook]",
         "[placement.cheap]",
-        "fare.toml:54:12: 'cheap' cannot be placed: a filter or map runs inside the actor in front of it; place the wasm or learn stage in front of it, or remove this table",
+        "fare.toml:54:12: 'cheap' cannot be placed: a filter or map runs inside the actor in front of it; place the wasm, learn or forecast stage in front of it, or remove this table",
     );
 }
 
@@ -269,6 +283,31 @@ fn values_are_checked_where_they_stand() {
         "name       = \"fare-watch\"",
         "name = fare",
         "fare.toml:2:8: this is not TOML: invalid boolean, expected `false`; strings need quotes: check that line",
+    );
+}
+
+#[test]
+fn a_forecast_says_what_and_how_far() {
+    let load = r#"forecast = { target = ["load", "OT"], horizon = 24, interval = 0.8 }"#;
+    wrong(
+        load,
+        "forecast = { horizon = 24 }",
+        "fare.toml:60:1: forecast of stage 'load' needs 'target'; add target = \"load\", or target = [\"load\", \"temperature\"]",
+    );
+    wrong(
+        load,
+        "forecast = { target = 'load' }",
+        "fare.toml:60:1: forecast of stage 'load' needs 'horizon'; add horizon = 24, or horizon = [\"1h\", \"3d\"]",
+    );
+    wrong(
+        "horizon = 24,",
+        "horizon = 193,",
+        "fare.toml:60:49: horizon of forecast of stage 'load' is 193, but it must be 1 to 192; use a number from 1 to 192",
+    );
+    wrong(
+        "[\"3d\", \"1h\"]",
+        "[\"3d\", \"soon\"]",
+        "fare.toml:65:48: 'soon' in horizon of forecast of stage 'later' is no length of time; write spans like horizon = [\"1h\", \"3d\"]",
     );
 }
 
