@@ -8,7 +8,14 @@ use std::process::Command;
 /// The demo's function; the others in `examples/functions` are built by whoever uses them.
 const GUEST: &str = "clean";
 
+const TARGET: &str = "wasm32-wasip2";
+
 fn main() -> Result<(), Box<dyn Error>> {
+    if let Err(why) = fetch_target() {
+        // One line of cargo's own, in the place of a debug print of an error.
+        println!("cargo::error={why}");
+        return Ok(());
+    }
     let node = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?);
     let functions = node.join("../examples/functions");
     let out = PathBuf::from(env::var("OUT_DIR")?);
@@ -27,15 +34,41 @@ fn main() -> Result<(), Box<dyn Error>> {
         Ok(()) | Err(_) => out.join("guests"),
     };
     build(&functions, &target)?;
-    let built = target.join("wasm32-wasip2/release").join(GUEST).with_extension("wasm");
+    let built = target.join(TARGET).join("release").join(GUEST).with_extension("wasm");
     std::fs::copy(built, out.join(GUEST).with_extension("wasm"))?;
     Ok(())
+}
+
+/// Makes sure that the toolchain can build guests. `rust-toolchain.toml` brings the target; a
+/// toolchain that was there before (a system's own, one chosen by hand) may not have it.
+fn fetch_target() -> Result<(), String> {
+    let rustc = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let installed = || {
+        let asked = Command::new(&rustc).args(["--print", "target-libdir", "--target", TARGET]).output();
+        let folder = asked.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_string());
+        folder.is_ok_and(|folder| !folder.is_empty() && Path::new(&folder).is_dir())
+    };
+    if installed() {
+        return Ok(());
+    }
+    let fetched = Command::new("rustup").args(["target", "add", TARGET]).output();
+    if installed() {
+        return Ok(());
+    }
+    let why = match fetched {
+        Ok(output) => String::from_utf8_lossy(&output.stderr).trim().replace('\n', " "),
+        Err(error) => format!("rustup does not run: {error}"),
+    };
+    Err(format!(
+        "the toolchain lacks the target {TARGET}, which the demo's guest function is built for, and it could not be \
+         fetched ({why}); run `rustup target add {TARGET}` for this toolchain and build again"
+    ))
 }
 
 fn build(functions: &Path, target: &Path) -> Result<(), Box<dyn Error>> {
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo
-        .args(["build", "--release", "--locked", "--target", "wasm32-wasip2", "--package", GUEST])
+        .args(["build", "--release", "--locked", "--target", TARGET, "--package", GUEST])
         .arg("--target-dir")
         .arg(target)
         .current_dir(functions);
@@ -51,9 +84,5 @@ fn build(functions: &Path, target: &Path) -> Result<(), Box<dyn Error>> {
     if cargo.status()?.success() {
         return Ok(());
     }
-    Err(format!(
-        "the guest function '{GUEST}' did not build (cargo's reason is above); if the target is missing, \
-         run `rustup target add wasm32-wasip2`"
-    )
-    .into())
+    Err(format!("the guest function '{GUEST}' did not build; cargo's reason is above").into())
 }

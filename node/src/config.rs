@@ -1,9 +1,9 @@
 //! A node's settings: what the command line says, then what `--config FILE` says, then defaults.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use serde::Deserialize;
 
 use crate::cli::RunArguments;
@@ -45,7 +45,7 @@ impl Settings {
             Some(path) => {
                 let text = std::fs::read_to_string(path)
                     .with_context(|| format!("{} cannot be read; check --config", path.display()))?;
-                toml::from_str(&text).with_context(|| format!("{} is no settings file", path.display()))?
+                toml::from_str(&text).map_err(|error| wrong(&error, &text, path))?
             }
         };
         let default = RunArguments::HTTP_DEFAULT.parse().context("the default HTTP address is wrong")?;
@@ -61,5 +61,32 @@ impl Settings {
             log: arguments.log.or(file.log),
             mdns: file.mdns.unwrap_or(true),
         })
+    }
+}
+
+/// A wrong settings file as one sentence: where, and why.
+fn wrong(error: &toml::de::Error, text: &str, path: &Path) -> anyhow::Error {
+    let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+    let line = before.matches('\n').count() + 1;
+    let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
+    let why = error.message().trim().replace('\n', " ");
+    anyhow!("{}:{line}:{column}: {why}; correct the settings file", path.display())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wrong_settings_file_is_one_sentence_with_its_place() {
+        let sentence = |text: &str| {
+            let error = toml::from_str::<File>(text).unwrap_err();
+            wrong(&error, text, Path::new("dunlin.toml")).to_string()
+        };
+        let unknown = sentence("mdns = true\n  lisen = []\n");
+        assert!(unknown.starts_with("dunlin.toml:2:3: unknown field `lisen`, expected one of"), "{unknown}");
+        let kind = sentence("http = 7070\n");
+        assert!(kind.starts_with("dunlin.toml:1:8: ") && !kind.contains('\n'), "{kind}");
+        assert!(sentence("http = \n").starts_with("dunlin.toml:1:"));
     }
 }

@@ -26,9 +26,9 @@ use crate::cli::{RunArguments, TokenArguments};
 use crate::clock::Clock;
 use crate::config::Settings;
 use crate::connectors::{Connectors, Ground};
-use crate::data_folder;
+use crate::data_folder::{self, Unborn};
 use crate::driver::{Deployed, Driver, Rooms};
-use crate::functions::{EngineSettings, Functions, FunctionsSettings, ports};
+use crate::functions::{Engine, EngineSettings, Functions, FunctionsSettings, ports};
 use crate::inbox::Inbox;
 use crate::network::{self, Identity, MeshIdentity, Network, NetworkConfig};
 use crate::storage::{ModuleStore, StateStore, Storage};
@@ -72,12 +72,17 @@ pub fn token(arguments: &TokenArguments, folder: &Path) -> anyhow::Result<String
 async fn serve(settings: Settings) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
     let folder = settings.data.clone();
+    let mut unborn = Unborn::look(&folder);
     data_folder::create(&folder)?;
     let clock = Clock::start();
     let (inbox, inputs) = Inbox::new();
 
     // The folder's lock comes first: two daemons must not even share an identity's start.
     let (storage, recovery) = Storage::open(&folder, inbox.clone())?;
+    unborn.locked();
+    // Whatever can be refused on this machine is, before a mesh is begun or joined.
+    let listener = bind_http(&settings, &folder).await?;
+    let http_address = listener.local_addr().context("the HTTP address is not known")?;
     let identity = Identity::from_bytes(data_folder::identity(&folder, || Identity::generate().to_bytes())?);
     let mesh = tokio::select! {
         mesh = membership(&settings, &folder, &identity) => mesh?,
@@ -85,7 +90,8 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     };
     let state = StateStore::open(&folder)?;
     let modules = ModuleStore::open(&folder)?;
-    let shelf = Shelf { store: modules, inbox: inbox.clone() };
+    let engine = Engine::new(EngineSettings::new(Some(folder.join("cache")), seed_of(&identity)))?;
+    let shelf = Shelf { store: modules, engine: engine.clone(), inbox: inbox.clone() };
     let doors = Doors::new(inbox.clone());
     let metrics = Metrics::default();
     let deployed = Arc::new(Deployed::default());
@@ -97,7 +103,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     };
 
     let functions = Functions::start(
-        FunctionsSettings::new(EngineSettings::new(Some(folder.join("cache")), seed_of(&identity))),
+        FunctionsSettings::new(engine),
         ports::Ports {
             state: Arc::new(State { store: state.clone(), reader: storage.reader() }),
             modules: Arc::new(shelf.clone()),
@@ -122,11 +128,9 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         }
         outcome => outcome?,
     };
+    data_folder::write_mesh(&folder, &mesh.encode())?;
     data_folder::write_listen(&folder, &network.addresses())?;
     data_folder::write_addresses(&folder, &network.dialable_addresses())?;
-
-    let listener = bind_http(&settings, &folder).await?;
-    let http_address = listener.local_addr().context("the HTTP address is not known")?;
     data_folder::write_http(&folder, &http_address.to_string())?;
     let bearer = data_folder::bearer(&folder, rand::random())?;
 
@@ -141,7 +145,10 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
             version: env!("CARGO_PKG_VERSION").to_string(),
         },
         mesh: mesh.mesh().to_string(),
+        joined: !mesh.addresses().is_empty(),
     });
+    // From here on the folder is a node's, whatever becomes of this start.
+    unborn.born();
     let ground = Ground { node: identity.node(), data_folder: folder.clone() };
     let connectors =
         Connectors::new(ConnectorDoor { doors: doors.clone(), runtime: Handle::current() }, ground);
@@ -153,6 +160,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         connectors,
         doors: doors.clone(),
         metrics,
+        modules: shelf.clone(),
         data_folder: folder.clone(),
     };
     let mut driver = Driver::new(peer, clock, inputs, rooms, deployed);
@@ -165,7 +173,8 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     let (open, mut opened) = watch::channel(false);
     let mut driving = tokio::spawn(driver.run(stopping.clone(), open));
     let mut stop_http = stopping.clone();
-    let http = tokio::spawn(http::serve(listener, http::router(door, &bearer), async move {
+    let router = http::router(door, &bearer, opened.clone());
+    let http = tokio::spawn(http::serve(listener, router, async move {
         let _ = stop_http.wait_for(|stop| *stop).await;
     }));
 
@@ -200,7 +209,8 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The mesh that this folder belongs to; a new one, or the token's, when it belongs to none.
+/// The mesh that this folder belongs to; a new one, or the token's, when it belongs to none. It is
+/// kept by the caller, once the node can start.
 async fn membership(settings: &Settings, folder: &Path, identity: &Identity) -> anyhow::Result<MeshIdentity> {
     if let Some(stored) = data_folder::read_mesh(folder)? {
         let mesh = MeshIdentity::decode(&stored, identity.node())?;
@@ -215,12 +225,10 @@ async fn membership(settings: &Settings, folder: &Path, identity: &Identity) -> 
         }
         return Ok(mesh);
     }
-    let mesh = match &settings.join {
-        Some(token) => network::join(token, identity).await?,
-        None => MeshIdentity::create(identity.node()),
-    };
-    data_folder::write_mesh(folder, &mesh.encode())?;
-    Ok(mesh)
+    match &settings.join {
+        Some(token) => Ok(network::join(token, identity).await?),
+        None => Ok(MeshIdentity::create(identity.node())),
+    }
 }
 
 /// Where to listen: the last run's addresses where the wish leaves the port open, and the wish itself.

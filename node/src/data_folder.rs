@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use thiserror::Error;
 
@@ -63,6 +63,86 @@ pub fn create(folder: &Path) -> Result<(), DataFolderError> {
     let probe = folder.join(".writable");
     fs::write(&probe, b"").map_err(fail("written"))?;
     fs::remove_file(&probe).map_err(fail("written"))
+}
+
+/// A data folder in which no node has lived yet. Unless one is born, what the attempt made goes
+/// again, so that the next one (with another port, or a token) finds the folder as it was.
+#[derive(Debug)]
+pub struct Unborn {
+    folder: PathBuf,
+    was_there: bool,
+    /// The folder is this process's, and nothing in it is a node's.
+    ours: bool,
+}
+
+/// Everything that a start makes in its folder before a node is born.
+const MADE: [&str; 12] = [
+    "format",
+    "lock",
+    "logs",
+    "state",
+    "modules",
+    "cache",
+    IDENTITY_FILE,
+    MESH_FILE,
+    LISTEN_FILE,
+    ADDRESSES_FILE,
+    HTTP_FILE,
+    BEARER_FILE,
+];
+
+/// What else the node keeps in its folder.
+const KEPT: [&str; 2] = ["sinks", "rejected"];
+
+/// Whether a path, relative to the data folder, leads to something that is the node's own: no sink
+/// may write there.
+pub fn is_own(path: &str) -> bool {
+    let mut parts: Vec<&std::ffi::OsStr> = Vec::new();
+    for part in Path::new(path).components() {
+        match part {
+            Component::Normal(name) => parts.push(name),
+            Component::ParentDir => _ = parts.pop(),
+            Component::CurDir => {}
+            // Not relative: whoever names a whole path knows where it leads.
+            Component::RootDir | Component::Prefix(_) => return false,
+        }
+    }
+    let own = |name: &&std::ffi::OsStr| MADE.iter().chain(&KEPT).any(|own| *name == *own);
+    parts.first().is_none_or(own)
+}
+
+impl Unborn {
+    /// Before anything is made.
+    pub fn look(folder: &Path) -> Unborn {
+        Unborn { folder: folder.to_path_buf(), was_there: folder.exists(), ours: false }
+    }
+
+    /// The folder's lock is held: nobody else makes anything in it.
+    pub fn locked(&mut self) {
+        self.ours = !self.folder.join(IDENTITY_FILE).exists();
+    }
+
+    /// A node lives here: the folder stays whatever comes.
+    pub fn born(&mut self) {
+        self.ours = false;
+        self.was_there = true;
+    }
+}
+
+impl Drop for Unborn {
+    fn drop(&mut self) {
+        // Nothing more can be done about what cannot be removed; a later start goes on with it.
+        if self.ours {
+            for name in MADE {
+                let path = self.folder.join(name);
+                let _ = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+            }
+        }
+        if !self.was_there {
+            // Only when it is empty.
+            let _ = fs::remove_dir(&self.folder);
+        }
+    }
 }
 
 /// Says where HTTP listens. Replaced as a whole: a reader sees the old address or the new one.
@@ -232,6 +312,50 @@ mod tests {
         assert_eq!(remembered("/ip4/127.0.0.1/udp/0/quic-v1", &before), before[1]);
         assert_eq!(remembered("/ip4/127.0.0.1/tcp/9", &before), "/ip4/127.0.0.1/tcp/9");
         assert_eq!(remembered("/ip4/10.0.0.1/tcp/0", &before), "/ip4/10.0.0.1/tcp/0");
+    }
+
+    #[test]
+    fn a_start_that_came_to_nothing_leaves_the_folder_as_it_was() {
+        let base = tempfile::tempdir().unwrap();
+        let begin = |name: &str| {
+            let folder = base.path().join(name);
+            let mut unborn = Unborn::look(&folder);
+            create(&folder).unwrap();
+            unborn.locked();
+            identity(&folder, || [7; 32]).unwrap();
+            fs::create_dir_all(folder.join("logs/x")).unwrap();
+            (folder, unborn)
+        };
+        let (folder, unborn) = begin("new");
+        drop(unborn);
+        assert!(!folder.exists());
+
+        fs::create_dir(base.path().join("there")).unwrap();
+        fs::write(base.path().join("there/notes"), "mine").unwrap();
+        let (folder, unborn) = begin("there");
+        drop(unborn);
+        let left: Vec<_> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(left, ["notes"]);
+
+        let (folder, mut unborn) = begin("there");
+        unborn.born();
+        drop(unborn);
+        assert!(folder.join(IDENTITY_FILE).exists());
+        // Another attempt on a node's folder touches nothing.
+        let (folder, unborn) = begin("there");
+        drop(unborn);
+        assert_eq!(read_identity(&folder).unwrap(), [7; 32]);
+        assert!(folder.join("logs/x").exists());
+    }
+
+    #[test]
+    fn the_nodes_own_files_are_known() {
+        for own in ["identity", "./mesh", "logs/x", "sinks", "out/../bearer", ".", "x/.."] {
+            assert!(is_own(own), "{own}");
+        }
+        for other in ["out.jsonl", "out/identity", "/var/log/identity", "identity.jsonl"] {
+            assert!(!is_own(other), "{other}");
+        }
     }
 
     #[test]

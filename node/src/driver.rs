@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dunlin_protocol::effect::{Effect, Effects, Input, Level, Report, Timer};
 use dunlin_protocol::id::{LogId, Name};
@@ -15,21 +15,26 @@ use dunlin_protocol::peer::Peer;
 use dunlin_protocol::pipeline::manifest::{Connector, Manifest, Source};
 use dunlin_protocol::rpc::{Fault, FaultKind};
 use dunlin_protocol::time::Time;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 
 use crate::api::answers::Doors;
 use crate::api::door::Sources;
 use crate::api::metrics::Metrics;
 use crate::clock::Clock;
-use crate::connectors::Connectors;
+use crate::connectors::{Connectors, Tally, rejected};
 use crate::functions::Functions;
+use crate::inbox::Inputs;
 use crate::network::Network;
 use crate::storage::{StateStore, Storage};
-use crate::wiring::ConnectorDoor;
+use crate::wiring::{ConnectorDoor, Shelf};
 
 /// Inputs handled before timers are looked at again.
 const INPUTS_AT_ONCE: usize = 256;
 const MEASURE_EVERY: Duration = Duration::from_secs(2);
+/// How often modules are looked through, how old one is before it may go, and how many go in one step.
+const COLLECT_EVERY: Duration = Duration::from_secs(10);
+const MODULE_GRACE: Duration = Duration::from_secs(3600);
+const COLLECT_AT_ONCE: usize = 16;
 
 /// The rooms that carry out what the core wants.
 #[derive(Debug)]
@@ -41,6 +46,7 @@ pub struct Rooms {
     pub connectors: Connectors<ConnectorDoor>,
     pub doors: Doors,
     pub metrics: Metrics,
+    pub modules: Shelf,
     pub data_folder: PathBuf,
 }
 
@@ -80,7 +86,7 @@ impl Sources for Deployed {
 pub struct Driver {
     peer: Peer,
     clock: Clock,
-    inbox: mpsc::Receiver<Input>,
+    inbox: Inputs,
     rooms: Rooms,
     deployed: Arc<Deployed>,
     /// The catalog's version that `deployed` shows.
@@ -88,16 +94,12 @@ pub struct Driver {
     due: BTreeSet<(Time, Timer)>,
     timers: BTreeMap<Timer, Time>,
     effects: Effects,
+    /// When modules were looked through last.
+    collected: Instant,
 }
 
 impl Driver {
-    pub fn new(
-        peer: Peer,
-        clock: Clock,
-        inbox: mpsc::Receiver<Input>,
-        rooms: Rooms,
-        deployed: Arc<Deployed>,
-    ) -> Driver {
+    pub fn new(peer: Peer, clock: Clock, inbox: Inputs, rooms: Rooms, deployed: Arc<Deployed>) -> Driver {
         Driver {
             peer,
             clock,
@@ -108,6 +110,7 @@ impl Driver {
             due: BTreeSet::new(),
             timers: BTreeMap::new(),
             effects: Effects::new(),
+            collected: Instant::now(),
         }
     }
 
@@ -150,8 +153,8 @@ impl Driver {
         self.handle(input);
         for _ in 1..INPUTS_AT_ONCE {
             match self.inbox.try_recv() {
-                Ok(input) => self.handle(input),
-                Err(_) => return,
+                Some(input) => self.handle(input),
+                None => return,
             }
         }
     }
@@ -171,10 +174,40 @@ impl Driver {
     fn measure(&mut self) {
         let rss_bytes = resident_bytes();
         let disk_bytes = self.rooms.storage.disk_bytes();
-        self.handle(Input::Measured { rss_bytes, disk_bytes });
+        let tallies = self.rooms.connectors.tallies();
+        let rejected = tallies.iter().filter(|tally| tally.rejected > 0);
+        let rejected = rejected.map(|tally| (tally.log, tally.rejected)).collect();
+        self.handle(Input::Measured { rss_bytes, disk_bytes, rejected });
+        let sum = |of: fn(&Tally) -> u64| -> u64 { tallies.iter().map(of).sum() };
+        let metrics = &self.rooms.metrics;
+        // Gauges: a connector that ends takes its own numbers with it.
+        metrics.gauge("connector_lines_rejected").set(sum(|tally| tally.rejected));
+        metrics.gauge("connector_samples_skipped").set(sum(|tally| tally.skipped));
+        metrics.gauge("connector_restarts").set(sum(|tally| tally.restarts));
         let counters = self.rooms.network.counters();
         for (name, value) in counters.totals() {
             self.rooms.metrics.counter(name).set(value);
+        }
+        self.collect_modules();
+    }
+
+    /// Modules that nobody names any more go, once they had their time: an upload comes before the
+    /// deploy that names it. The core hears of it in the same step, so no deploy falls in between.
+    fn collect_modules(&mut self) {
+        if self.collected.elapsed() < COLLECT_EVERY || !self.peer.is_open() {
+            return;
+        }
+        self.collected = Instant::now();
+        let named = self.peer.modules_named();
+        let old = match self.rooms.modules.older_than(MODULE_GRACE) {
+            Ok(old) => old,
+            Err(error) => return tracing::warn!(%error, "the modules cannot be looked through"),
+        };
+        for digest in old.into_iter().filter(|digest| !named.contains(digest)).take(COLLECT_AT_ONCE) {
+            match self.rooms.modules.remove(digest) {
+                Ok(()) => self.handle(Input::ModuleGone { digest }),
+                Err(error) => tracing::warn!(%digest, %error, "a module that nobody names cannot be removed"),
+            }
         }
     }
 
@@ -237,12 +270,14 @@ impl Rooms {
         self.storage.remove_log(log);
         let state = self.state.clone();
         let sink_note = self.data_folder.join("sinks").join(log.to_string());
+        let data_folder = self.data_folder.clone();
         tokio::task::spawn_blocking(move || {
             if let Err(error) = state.clear(log) {
                 tracing::warn!(%log, %error, "the keyed state of a removed log is not gone yet");
             }
             // Only sinks have one.
             let _ = std::fs::remove_file(sink_note);
+            rejected::forget(&data_folder, log);
         });
     }
 

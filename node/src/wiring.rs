@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use dunlin_operators::forecast::Forecast;
@@ -22,10 +23,10 @@ use crate::api::answers::{CallHandle, Doors};
 use crate::api::door::{Door, ModuleShelf};
 use crate::clock::Clock;
 use crate::connectors::{PublishDoor, Published, SinkPlace, sink};
-use crate::functions::{HeadFactory, ports};
+use crate::functions::{Engine, HeadFactory, ports};
 use crate::inbox::Inbox;
 use crate::network::{Modules, RpcDoor, RpcPeer};
-use crate::storage::{LogReader, ModuleStore, SnapshotWriter, StateStore};
+use crate::storage::{LogReader, ModuleStore, SnapshotWriter, StateStore, StorageError};
 
 // --- functions: heads, keyed state, modules, snapshots ---
 
@@ -92,7 +93,7 @@ impl ports::SnapshotWriter for Snapshots {
         fold: &[u8],
         state: &mut dyn Iterator<Item = Result<ports::Pair, String>>,
     ) -> Result<(), String> {
-        let mut entries = state.map(|entry| entry.map_err(crate::storage::StorageError::Entry));
+        let mut entries = state.map(|entry| entry.map_err(StorageError::Entry));
         self.0.write(log, at, fold, &mut entries).map_err(|error| error.to_string())
     }
 }
@@ -101,6 +102,7 @@ impl ports::SnapshotWriter for Snapshots {
 #[derive(Debug, Clone)]
 pub struct Shelf {
     pub store: ModuleStore,
+    pub engine: Engine,
     pub inbox: Inbox,
 }
 
@@ -111,6 +113,19 @@ impl Shelf {
         // Before the uploader is answered: a deploy that follows at once must find the module known.
         self.inbox.send_blocking(Input::ModuleHeld { digest });
         Ok(digest)
+    }
+}
+
+impl Shelf {
+    /// Modules that were put here, or asked about, at least so long ago.
+    pub fn older_than(&self, age: Duration) -> Result<Vec<Digest>, StorageError> {
+        self.store.older_than(age)
+    }
+
+    pub fn remove(&self, digest: Digest) -> Result<(), StorageError> {
+        self.store.remove(digest)?;
+        self.engine.forget(digest);
+        Ok(())
     }
 }
 
@@ -132,13 +147,11 @@ impl Modules for Shelf {
 
 impl ModuleShelf for Shelf {
     fn put(&self, bytes: Bytes) -> Result<Digest, Fault> {
-        // A component begins with the magic number and layer 1; a core module's layer is 0.
-        if bytes.get(..4) != Some(b"\0asm") || bytes.get(6..8) != Some(&[1, 0]) {
-            return Err(Fault {
-                kind: FaultKind::Invalid,
-                detail: "the bytes are no WebAssembly component; build the function with `cargo build --target wasm32-wasip2`".into(),
-            });
-        }
+        // Compiled before it is kept: what could not run is nowhere, and a deploy that names it
+        // fails before it begins. The first actor finds it in the cache.
+        self.engine
+            .check(&bytes)
+            .map_err(|why| Fault { kind: FaultKind::Invalid, detail: why.to_string() })?;
         self.keep(&bytes).map_err(|detail| Fault { kind: FaultKind::Storage, detail })
     }
 
@@ -230,6 +243,12 @@ impl Rpc {
                 Ok(handle) => return pass_tail(id, handle, credits, outgoing).await,
                 Err(fault) => answer(Response::Failed(fault)),
             },
+            // Whoever sends events says them as lines: then they are checked like everybody's.
+            RpcCall::Request(Request::Publish(_)) => answer(Response::Failed(Fault {
+                kind: FaultKind::Invalid,
+                detail: "events are published as lines, and this request holds parsed ones: send `Lines`"
+                    .into(),
+            })),
             RpcCall::Request(request) => {
                 answer(self.door.ask(request).await.unwrap_or_else(Response::Failed))
             }

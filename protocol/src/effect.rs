@@ -106,6 +106,10 @@ pub enum Input {
     ModuleHeld {
         digest: Digest,
     },
+    /// Nobody named the module any more (`Peer::modules_named`), and its bytes are not here now.
+    ModuleGone {
+        digest: Digest,
+    },
     ModuleMissing {
         digest: Digest,
         why: String,
@@ -120,6 +124,8 @@ pub enum Input {
     Measured {
         rss_bytes: u64,
         disk_bytes: u64,
+        /// Lines that connectors here left out since they started, by source log.
+        rejected: Vec<(LogId, u64)>,
     },
 }
 

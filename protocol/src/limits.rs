@@ -6,6 +6,8 @@ use crate::time::Span;
 pub const FRAME_BYTES_MAX: usize = 8 << 20;
 /// One event's weight. Beyond: refused at the edge with a sentence.
 pub const EVENT_BYTES_MAX: usize = 4 << 20;
+/// An event's key. Beyond: refused at the edge with a sentence; a function that emits one fails.
+pub const KEY_BYTES_MAX: usize = 1024;
 /// One publish request's events, by weight. Beyond: refused; the client sends smaller requests.
 pub const PUBLISH_BYTES_MAX: usize = 4 << 20;
 pub const PUBLISH_EVENTS_MAX: usize = 16_384;

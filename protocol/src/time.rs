@@ -11,6 +11,8 @@ pub struct Time(pub u64);
 
 impl Time {
     pub const MAX: Time = Time(u64::MAX);
+    /// The last instant that has a spelling: near the end of the year 9999.
+    pub const LATEST: Time = Time(253_402_207_200_999);
 
     pub fn after(self, span: Span) -> Time {
         Time(self.0.saturating_add(span.0))
@@ -41,11 +43,8 @@ impl Time {
 
     pub fn to_rfc3339(self) -> String {
         use alloc::string::ToString;
-        let millis = i64::try_from(self.0).unwrap_or(i64::MAX);
-        match jiff::Timestamp::from_millisecond(millis) {
-            Ok(instant) => instant.to_string(),
-            Err(_) => "+9999-12-31T23:59:59Z".to_string(),
-        }
+        let millis = i64::try_from(self.min(Time::LATEST).0).unwrap_or_default();
+        jiff::Timestamp::from_millisecond(millis).unwrap_or_default().to_string()
     }
 }
 
@@ -77,5 +76,12 @@ mod tests {
         assert_eq!(Time::parse("2019-03-02T12:10:14+01:00"), Some(time));
         assert_eq!(time.to_rfc3339(), "2019-03-02T11:10:14Z");
         assert_eq!(Time::parse("yesterday"), None);
+    }
+
+    #[test]
+    fn the_latest_instant_is_the_last_that_can_be_read_back() {
+        assert_eq!(Time::parse(&Time::LATEST.to_rfc3339()), Some(Time::LATEST));
+        assert_eq!(Time::parse(&Time::MAX.to_rfc3339()), Some(Time::LATEST));
+        assert!(jiff::Timestamp::from_millisecond(Time::LATEST.0 as i64 + 1).is_err());
     }
 }

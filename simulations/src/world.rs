@@ -305,6 +305,7 @@ impl World {
                 version: "simulated".into(),
             },
             mesh: "simulated".into(),
+            joined: node > 0,
         }));
         let inputs = born.disk.recovery();
         for input in inputs {
@@ -507,6 +508,7 @@ fn id_of(key: [u8; 32]) -> NodeId {
         seed: 0,
         facts: NodeFacts::default(),
         mesh: String::new(),
+        joined: false,
     })
     .me()
 }

@@ -26,6 +26,13 @@ fn a_wrong_pipeline_file_is_named_by_place_and_leaves_nothing() {
     let mesh = Mesh::of(1);
     mesh.write("corrupt.wasm", "\0asm this is none");
     mesh.write("text.wasm", "no module at all");
+    // Right at the beginning, and then a byte too few.
+    let whole = fs::read(guest("clean")).unwrap();
+    fs::write(mesh.file("cut.wasm"), &whole[..whole.len() - 1]).unwrap();
+    let mut changed = whole;
+    let middle = changed.len() / 2;
+    changed[middle..middle + 64].fill(0xff);
+    fs::write(mesh.file("changed.wasm"), &changed).unwrap();
     let learn = |learn: &str| format!("[stage.a]\nfrom = [\"events\"]\nkey = \"k\"\nlearn = {learn}\n");
     let stage = |rest: &str| format!("[stage.a]\nfrom = [\"events\"]\n{rest}\n");
     let cases: &[(&str, String, &[&str])] = &[
@@ -37,6 +44,20 @@ fn a_wrong_pipeline_file_is_named_by_place_and_leaves_nothing() {
             "[stage.a]\nfrom = [\"event\"]\nfilter = \"true\"\n".into(),
             &[":5:", "'event'", "did you mean 'events'"],
         ),
+        ("function", stage("filter = \"event.a.startWith('x')\""), &[":6:10:", "did you mean 'startsWith'"]),
+        ("number", stage("filter = \"event.n + 1\""), &[":6:10:", "gives a number"]),
+        ("constant", stage("filter = \"1 < 2\""), &[":6:10:", "always true"]),
+        ("impossible", stage("map = { a = \"event.n\", b = \"event.n * 'x'\" }"), &[":6:", "'b'", "'*'"]),
+        (
+            "own",
+            "[sink.s]\nfrom = [\"events\"]\nfile = { path = \"./identity\" }\n".into(),
+            &["sink 's'", "the node's own"],
+        ),
+        (
+            "model",
+            learn("{ target = \"x\", after = \"1s\", models = [\"rsl\"] }"),
+            &[":7:", "did you mean 'rls'"],
+        ),
         (
             "cycle",
             "[stage.a]\nfrom = [\"b\"]\nfilter = \"true\"\n[stage.b]\nfrom = [\"a\"]\nfilter = \"true\"\n"
@@ -47,14 +68,24 @@ fn a_wrong_pipeline_file_is_named_by_place_and_leaves_nothing() {
         ("name", stage("filter = \"evnt.n > 1\""), &[":6:", "evnt"]),
         ("missing", stage("wasm = \"missing.wasm\""), &[":6:", "missing.wasm", "cannot be read"]),
         ("text", stage("wasm = \"text.wasm\""), &[":6:", "text.wasm"]),
-        ("corrupt", stage("wasm = \"corrupt.wasm\""), &["module"]),
+        (
+            "corrupt",
+            stage("wasm = \"corrupt.wasm\""),
+            &[":6:", "corrupt.wasm was refused", "no WebAssembly component"],
+        ),
+        ("cut", stage("wasm = \"cut.wasm\""), &[":6:", "cut.wasm was refused", "does not compile"]),
+        (
+            "changed",
+            stage("wasm = \"changed.wasm\""),
+            &[":6:", "changed.wasm was refused", "does not compile"],
+        ),
         ("copies", "copies = 3\n".into(), &["copies"]),
         ("durability", "".into(), &["durability", "did you mean 'disk'"]),
         ("learn", learn("{ taget = \"x\", after = \"1s\" }"), &[":7:", "did you mean 'target'"]),
         (
             "label",
             stage(
-                "filter = \"true\"\n[sink.s]\nfrom=[\"a\"]\nstdout={}\n[placement.s]\nlabels = { n = \"9\" }",
+                "filter = \"event.v > 1\"\n[sink.s]\nfrom=[\"a\"]\nstdout={}\n[placement.s]\nlabels = { n = \"9\" }",
             ),
             &["n = 9"],
         ),
@@ -70,7 +101,13 @@ fn a_wrong_pipeline_file_is_named_by_place_and_leaves_nothing() {
         eprintln!("{what}: {}", output.stderr.trim());
         check(&output, 1, words);
         assert_eq!(mesh[0].cli(&["pipelines", "--json"]).ok().stdout, "", "{what}: something is deployed");
+        // The same over libp2p, in the same words.
+        let (address, token) = (mesh[0].listen[0].clone(), mesh[0].token());
+        let over_mesh = dunlin(&["--node", &address, "--token", &token, "deploy", &file]);
+        assert_eq!(over_mesh.stderr, output.stderr, "{what}");
     }
+    let kept = fs::read_dir(mesh[0].data().join("modules")).unwrap().count();
+    assert_eq!(kept, 0, "a module that cannot run is not kept");
     check(&mesh[0].cli(&["deploy", "/no/such/pipeline.toml"]), 1, &["/no/such/pipeline.toml"]);
 }
 
@@ -159,6 +196,9 @@ fn a_node_that_cannot_start_says_why() {
     let listen = node.listen[0].split("/p2p/").next().unwrap().to_string();
     run_fails(&at("listen"), &["--http", "127.0.0.1:0", "--listen", &listen], &[]);
     run_fails(&at("open"), &["--http", "0.0.0.0:0"], &["TLS"]);
+    for name in ["port", "listen", "open"] {
+        assert!(!at(name).exists(), "{name}: a start that came to nothing leaves no folder");
+    }
     run_fails(&at("config"), &["--config", "/no/such/file"], &["/no/such/file"]);
 
     // Tokens: each ends it within the ten seconds that `run_fails` waits.
@@ -167,7 +207,7 @@ fn a_node_that_cannot_start_says_why() {
     let refused = |name: &str, token: &str, words: &[&str]| {
         let arguments = join(token);
         run_fails(&at(name), &arguments.each_ref().map(String::as_str), words);
-        assert!(!at(name).join("mesh").exists(), "it must not be a member of anything");
+        assert!(!at(name).exists(), "it is a member of nothing, and nothing is left of it");
     };
     refused("malformed", "nonsense", &["token"]);
     refused("cut", &token[..token.len() - 3], &["token"]);
@@ -178,8 +218,11 @@ fn a_node_that_cannot_start_says_why() {
         (seconds.unwrap().as_secs() >= 3).then_some(())
     });
     refused("expired", &short, &["expired"]);
-    let stranger = Launch::at(&at("stranger")).start();
-    drop(stranger);
+    // A folder in which a start failed can still join.
+    let token = node.token();
+    run_fails(&at("late"), &["--http", &node.http, "--join", &token], &[&node.http]);
+    let mut late = Launch::at(&at("late")).join(&token).start();
+    late.stop();
 
     node.stop();
     fs::write(at("a").join("format"), "dunlin data 999\n").unwrap();
@@ -191,18 +234,56 @@ fn a_node_that_cannot_start_says_why() {
     run_fails(Path::new("/proc/dunlin"), &any, &["data folder", "/proc/dunlin"]);
 }
 
-/// Root reads everything: then there is nothing to see here.
 #[test]
 fn an_unreadable_data_folder_is_refused() {
     let folder = tempfile::TempDir::new().unwrap();
-    let data = folder.path().join("closed");
-    fs::create_dir(&data).unwrap();
-    fs::set_permissions(&data, std::os::unix::fs::PermissionsExt::from_mode(0o000)).unwrap();
-    if fs::read_dir(&data).is_ok() {
-        eprintln!("not checked: this user (root?) reads folders whatever their permissions");
+    let at = |name: &str| folder.path().join(name);
+    let any = ["--http", "127.0.0.1:0"];
+    // What nobody can read, root neither: files where folders should be, and the other way round.
+    let mut node = Launch::at(&at("whole")).start();
+    node.stop();
+    let wrong = |name: &str, part: &str, as_folder: bool| {
+        copy_folder(&at("whole"), &at(name));
+        let path = at(name).join(part);
+        let _ = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+        if as_folder {
+            fs::create_dir(&path).unwrap()
+        } else {
+            fs::write(&path, "x").unwrap()
+        };
+        run_fails(&at(name), &any, &[&path.display().to_string()]);
+        assert!(path.exists(), "it is left as it was");
+    };
+    wrong("identity", "identity", true);
+    wrong("mesh", "mesh", true);
+    wrong("format", "format", true);
+    wrong("logs", "logs", false);
+    wrong("modules", "modules", false);
+    fs::create_dir(at("loop")).unwrap();
+    std::os::unix::fs::symlink(at("loop/b"), at("loop/a")).unwrap();
+    std::os::unix::fs::symlink(at("loop/a"), at("loop/b")).unwrap();
+    run_fails(&at("loop/a"), &any, &["data folder", "loop/a"]);
+
+    let closed = at("closed");
+    fs::create_dir(&closed).unwrap();
+    fs::set_permissions(&closed, std::os::unix::fs::PermissionsExt::from_mode(0o000)).unwrap();
+    if fs::read_dir(&closed).is_ok() {
+        eprintln!("not checked: permissions, because this user (root?) reads folders whatever theirs are");
         return;
     }
-    run_fails(&data, &["--http", "127.0.0.1:0"], &["data folder", "permissions"]);
+    run_fails(&closed, &any, &["data folder", "permissions"]);
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    fs::create_dir(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_folder(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).unwrap();
+        }
+    }
 }
 
 #[test]

@@ -16,4 +16,5 @@ mod demo;
 mod errors;
 mod flow;
 mod full_disk;
+mod ready;
 mod restart;

@@ -12,7 +12,7 @@ use dunlin_protocol::pipeline::plan::{Chain, Feed, Head, StepOperator};
 use dunlin_protocol::time::Time;
 
 use crate::expression::{Expression, write_object};
-use crate::field::{fields, key_text};
+use crate::field::{bounded, fields, key_text};
 use crate::operator::{Operator, State};
 use crate::payload::Payload;
 
@@ -64,7 +64,8 @@ impl Flowing {
             && let Some(value) = payload.field(field)
         {
             if let Some(text) = value.downcast_ref::<CelString>() {
-                return Ok(Bytes::copy_from_slice(text.inner().as_bytes()));
+                let key = bounded(field, Bytes::copy_from_slice(text.inner().as_bytes()));
+                return key.map_err(no_key);
             }
             if let Some(number) = value.downcast_ref::<CelInt>() {
                 return Ok(Bytes::from(number.inner().to_string()));
@@ -75,8 +76,12 @@ impl Flowing {
             let [value] = fields(text, [Some(field)])?;
             key_text(field, value.as_ref())
         });
-        key.map_err(|why| format!("the event cannot get its key: {why}"))
+        key.map_err(no_key)
     }
+}
+
+fn no_key(why: String) -> String {
+    format!("the event cannot get its key: {why}")
 }
 
 impl ChainRunner {

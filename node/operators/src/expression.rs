@@ -17,6 +17,7 @@ use thiserror::Error;
 
 use crate::payload::{Payload, ordered_keys, quoted, to_json};
 use crate::prescan::prescan;
+use crate::spelling::nearest;
 
 /// List elements and map keys that the macros of one evaluation may walk in all. Beyond: the event
 /// fails.
@@ -259,8 +260,8 @@ impl Preparing {
             return Ok(());
         }
         let macros = ["all", "exists", "exists_one", "map", "filter"];
-        let known = FUNCTIONS.iter().chain(&macros).copied().collect::<Vec<_>>().join(", ");
-        Err(bad(format!("there is no function '{name}'"), format!("there are: {known}")))
+        let known = FUNCTIONS.iter().chain(&macros).copied();
+        Err(bad(format!("there is no function '{name}'"), nearest(name, known)))
     }
 }
 
@@ -375,5 +376,6 @@ fn sentence(error: &ExecutionError) -> String {
     }
 }
 
+mod kind;
 #[cfg(test)]
 mod tests;

@@ -60,10 +60,10 @@ fn event_time(field: &str, value: Option<&Value>) -> Result<Time, String> {
         },
         Some(Value::Bool(_) | Value::Array(_) | Value::Object(_)) => None,
     };
-    time.ok_or_else(|| {
+    time.filter(|time| *time <= Time::LATEST).ok_or_else(|| {
         let shown: String = value.map(Value::to_string).unwrap_or_default().chars().take(60).collect();
         format!(
-            "its time field '{field}' is {shown}, which is no instant since 1970 (RFC 3339, \
+            "its time field '{field}' is {shown}, which is no instant between 1970 and 9999 (RFC 3339, \
              YYYY-MM-DD HH:MM:SS, or epoch milliseconds)"
         )
     })
@@ -144,7 +144,7 @@ mod tests {
             ("", "it is empty"),
             ("[1]", "it is not a JSON object"),
             ("5", "it is not a JSON object"),
-            ("{\"k\":1,\"t\":1", "it is not JSON (EOF"),
+            ("{\"k\":1,\"t\":1", "it is not JSON (EOF while parsing an object at character 12)"),
             ("{\"k\":1,\"t\":1} x", "it is not JSON (trailing characters"),
             ("{\"t\":1}", "it has no field 'k', which is its key"),
             ("{\"k\":null,\"t\":1}", "its key field 'k' is null"),
@@ -152,12 +152,32 @@ mod tests {
             ("{\"k\":1}", "it has no field 't', which is its time"),
             ("{\"k\":1,\"t\":\"soon\"}", "its time field 't' is \"soon\", which is no instant"),
             ("{\"k\":1,\"t\":-5}", "its time field 't' is -5, which is no instant"),
+            ("{\"k\":1,\"t\":253402207201000}", "its time field 't' is 253402207201000, which is no instant"),
+            ("{\"k\":1,\"t\":1,\"t\":1}", "one of its objects has the field 't' twice"),
+            (
+                "{\"k\":1,\"t\":1,\"a\":[{\"x\":1,\"\\u0078\":2}]}",
+                "one of its objects has the field 'x' twice",
+            ),
+            ("{\"k\":1,\"t\":1,\"a\":1e999}", "it is not JSON (number out of range"),
+            ("{\"k\":1,\"t\":1,\"a\":\"\\ud800\"}", "it is not JSON ("),
+            ("{\"k\":1,\"t\":1,\"a\":\"\0\"}", "it is not JSON (control character"),
+            ("{\"k\":1,\"t\":1,\"a\":NaN}", "it is not JSON (expected value at character 18)"),
+            ("{'k':1,'t':1}", "it is not JSON (key must be a string"),
         ] {
             let reject = json(line).unwrap_err().to_string();
             assert!(reject.starts_with(&format!("the line was rejected because {why}")), "{line}: {reject}");
         }
         let not_text = event_from_json(&source(None, None), b"{\"a\":\"\xff\"}", NOW);
         assert_eq!(not_text, Err(Reject("it is not UTF-8 text".to_owned())));
+        let nested = |deep: usize| {
+            let line = format!("{{\"k\":1,\"t\":1,\"a\":{}{}}}", "[".repeat(deep), "]".repeat(deep));
+            json(&line).map(|event| crate::payload::Payload::parse(&event.payload).is_ok())
+        };
+        assert_eq!(nested(63), Ok(true), "what is taken can be read by the stages");
+        assert!(nested(64).unwrap_err().0.contains("nested more than 64 deep"));
+        let keyed = |bytes: usize| json(&format!("{{\"k\":\"{}\",\"t\":1}}", "k".repeat(bytes)));
+        assert!(keyed(1024).is_ok());
+        assert_eq!(keyed(1025).unwrap_err().0, "its key field 'k' has 1025 bytes, and a key may have 1024");
         let large = format!("{{\"a\":\"{}\"}}", "x".repeat(EVENT_BYTES_MAX));
         let large = event_from_json(&source(None, None), large.as_bytes(), NOW).unwrap_err();
         assert!(large.0.contains("are allowed"), "{large}");

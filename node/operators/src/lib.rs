@@ -17,3 +17,4 @@ pub mod memory_state;
 pub mod operator;
 mod payload;
 mod prescan;
+mod spelling;

@@ -8,13 +8,14 @@ use bytes::Bytes;
 use dunlin_operators::{check, ingest};
 use dunlin_protocol::id::{Digest, Name};
 use dunlin_protocol::limits::{EVENT_BYTES_MAX, MODULE_BYTES_MAX, PUBLISH_BYTES_MAX, PUBLISH_EVENTS_MAX};
-use dunlin_protocol::pipeline::manifest::{Manifest, Module, Operator, Source};
+use dunlin_protocol::pipeline::manifest::{Manifest, Module, Operator, Outlet, Source};
 use dunlin_protocol::rpc::lines::{Lines, LinesTaken, RejectedLine};
 use dunlin_protocol::rpc::{Fault, FaultKind, ProducerRange, Publish, Request, Response};
 use dunlin_protocol::time::Time;
 
 use super::answers::Doors;
 use super::metrics::Metrics;
+use crate::data_folder;
 
 /// Where a source's spec is found: a snapshot of what is deployed that the driver keeps.
 pub trait Sources: Debug + Send + Sync {
@@ -58,6 +59,17 @@ impl Door {
     /// Everything that this node can tell about a manifest without asking the mesh.
     fn check(&self, manifest: &Manifest) -> Result<(), Fault> {
         check::check(manifest).map_err(|error| fault(FaultKind::Invalid, error.to_string()))?;
+        for (name, sink) in &manifest.sinks {
+            if let Outlet::File { path } = &sink.outlet
+                && data_folder::is_own(path)
+            {
+                let why = format!(
+                    "sink '{name}' would write to '{path}' in the data folder, which is the node's own: name \
+                     another file, as in \"out/{name}.jsonl\""
+                );
+                return Err(fault(FaultKind::Invalid, why));
+            }
+        }
         for (name, stage) in &manifest.stages {
             let Operator::Wasm(spec) = &stage.operator else { continue };
             match &spec.module {

@@ -14,6 +14,7 @@ use axum::routing::{get, post, put};
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 
 use super::door::Door;
 use super::problem::Problem;
@@ -26,12 +27,14 @@ const DISCARD_BYTES_MAX: usize = 64 << 20;
 #[derive(Debug, Clone)]
 pub(super) struct Api {
     pub door: Door,
+    pub open: watch::Receiver<bool>,
     bearer: Arc<blake3::Hash>,
 }
 
 /// Every path of this version. `bearer` is the token that all but the health paths ask for.
-pub fn router(door: Door, bearer: &str) -> Router {
-    let api = Api { door, bearer: Arc::new(blake3::hash(bearer.as_bytes())) };
+/// `open` becomes true once the node serves and its mesh knows it.
+pub fn router(door: Door, bearer: &str, open: watch::Receiver<bool>) -> Router {
+    let api = Api { door, open, bearer: Arc::new(blake3::hash(bearer.as_bytes())) };
     let guarded = Router::new()
         .route("/v1/status", get(observe::status))
         .route("/v1/nodes", get(observe::nodes))
@@ -55,6 +58,7 @@ pub fn router(door: Door, bearer: &str) -> Router {
     Router::new()
         .route("/healthz", get(observe::healthz))
         .route("/readyz", get(observe::readyz))
+        .method_not_allowed_fallback(wrong_method)
         .with_state(api)
         .merge(guarded)
 }

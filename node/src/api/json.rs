@@ -233,6 +233,8 @@ pub struct ActorJson {
     pub watermark: Option<String>,
     pub parked: u64,
     pub dead: u64,
+    #[serde(default)]
+    pub rejected: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trouble: Option<String>,
 }
@@ -274,6 +276,7 @@ impl From<&ActorStatus> for ActorJson {
             watermark: actor.watermark.map(Time::to_rfc3339),
             parked: actor.parked,
             dead: actor.dead,
+            rejected: actor.rejected,
             trouble: actor.trouble.clone(),
         }
     }
@@ -323,6 +326,7 @@ impl ActorJson {
             watermark,
             parked: self.parked,
             dead: self.dead,
+            rejected: self.rejected,
             trouble: self.trouble,
         })
     }

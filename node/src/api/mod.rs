@@ -16,6 +16,7 @@ pub mod http;
 pub mod json;
 pub mod metrics;
 mod observe;
+mod parts;
 mod pipelines;
 pub mod problem;
 pub mod streams;

@@ -15,6 +15,7 @@ use super::problem::Problem;
 
 /// A core that takes longer to say how it is, is not ready.
 const READY_DEADLINE: Duration = Duration::from_secs(2);
+const PLAIN: &str = "text/plain; charset=utf-8";
 
 async fn ask_status(api: &Api) -> Result<Status, Problem> {
     match api.door.ask(Request::Status).await? {
@@ -49,15 +50,21 @@ pub async fn metrics(State(api): State<Api>) -> Result<HttpResponse, Problem> {
 
 /// The process runs and serves.
 pub async fn healthz() -> HttpResponse {
-    text(StatusCode::OK, "text/plain; charset=utf-8", "ok\n".to_string())
+    text(StatusCode::OK, PLAIN, "ok\n".to_string())
 }
 
-/// The core answers: requests make sense.
+/// The node serves, its mesh knows it, and the core answers: requests make sense.
 pub async fn readyz(State(api): State<Api>) -> HttpResponse {
+    if !*api.open.borrow() {
+        return unready();
+    }
     let answer = api.door.doors.one_within(Request::Status, READY_DEADLINE).await;
-    let (status, word) = match answer {
-        Response::Status(_) => (StatusCode::OK, "ready\n"),
-        _ => (StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
-    };
-    text(status, "text/plain; charset=utf-8", word.to_string())
+    match answer {
+        Response::Status(_) => text(StatusCode::OK, PLAIN, "ready\n".to_string()),
+        _ => unready(),
+    }
+}
+
+fn unready() -> HttpResponse {
+    text(StatusCode::SERVICE_UNAVAILABLE, PLAIN, "not ready\n".to_string())
 }

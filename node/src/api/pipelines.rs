@@ -2,8 +2,8 @@
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::{Path, Query, State};
-use axum::http::{HeaderMap, header};
+use axum::extract::State;
+use axum::http::HeaderMap;
 use dunlin_protocol::id::{Digest, Name};
 use dunlin_protocol::limits::{MANIFEST_BYTES_MAX, MODULE_BYTES_MAX};
 use dunlin_protocol::pipeline::manifest::Manifest;
@@ -13,6 +13,7 @@ use serde::Deserialize;
 use super::door::unexpected;
 use super::http::{self, Api};
 use super::json::{DeadLetterJson, DeployedJson, ModuleJson, PipelineJson, RemovedJson, ShownJson};
+use super::parts::{Fields, Segments, media_type};
 use super::problem::Problem;
 
 /// Entries that a list answers with when nobody says how many.
@@ -20,6 +21,7 @@ const LIST_DEFAULT: u32 = 1000;
 const LIST_MAX: u32 = 10_000;
 
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Limit {
     limit: Option<u32>,
 }
@@ -42,7 +44,10 @@ pub async fn list(State(api): State<Api>) -> Result<Json<Vec<PipelineJson>>, Pro
     }
 }
 
-pub async fn show(State(api): State<Api>, Path(pipeline): Path<String>) -> Result<Json<ShownJson>, Problem> {
+pub async fn show(
+    State(api): State<Api>,
+    Segments(pipeline): Segments<String>,
+) -> Result<Json<ShownJson>, Problem> {
     match api.door.ask(Request::Show { pipeline: name(&pipeline)? }).await? {
         Response::Shown(shown) => Ok(Json(ShownJson::from(&shown))),
         other => Err(unexpected(&other).into()),
@@ -52,19 +57,20 @@ pub async fn show(State(api): State<Api>, Path(pipeline): Path<String>) -> Resul
 /// A manifest, as JSON when the media type says so, else as TOML.
 pub async fn deploy(
     State(api): State<Api>,
-    Path(pipeline): Path<String>,
+    Segments(pipeline): Segments<String>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<DeployedJson>, Problem> {
+    let media = media_type(&headers, &["application/toml", "application/json"])?;
     let bytes = http::body("a pipeline file", body, MANIFEST_BYTES_MAX).await?;
     let text = std::str::from_utf8(&bytes).map_err(|_| {
         Problem::invalid("the pipeline file is not UTF-8 text: save it as such and send it again")
     })?;
-    let json = headers
-        .get(header::CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok())
-        .is_some_and(|value| value.trim_start().to_ascii_lowercase().starts_with("application/json"));
-    let parsed = if json { Manifest::from_json(text) } else { Manifest::from_toml(text, "pipeline.toml") };
+    let parsed = if media == "application/json" {
+        Manifest::from_json(text)
+    } else {
+        Manifest::from_toml(text, "pipeline.toml")
+    };
     let manifest = parsed.map_err(|error| Problem::invalid(error.to_string()))?;
     if manifest.name.as_str() != pipeline {
         return Err(Problem::invalid(format!(
@@ -82,7 +88,7 @@ pub async fn deploy(
 
 pub async fn remove(
     State(api): State<Api>,
-    Path(pipeline): Path<String>,
+    Segments(pipeline): Segments<String>,
 ) -> Result<Json<RemovedJson>, Problem> {
     match api.door.ask(Request::Remove { pipeline: name(&pipeline)? }).await? {
         Response::Removed { pipeline } => Ok(Json(RemovedJson { pipeline, removed: true })),
@@ -92,8 +98,8 @@ pub async fn remove(
 
 pub async fn dead_letters(
     State(api): State<Api>,
-    Path(pipeline): Path<String>,
-    Query(limit): Query<Limit>,
+    Segments(pipeline): Segments<String>,
+    Fields(limit): Fields<Limit>,
 ) -> Result<Json<Vec<DeadLetterJson>>, Problem> {
     let request = Request::DeadLetters { pipeline: name(&pipeline)?, limit: limit.get() };
     match api.door.ask(request).await? {
@@ -102,14 +108,19 @@ pub async fn dead_letters(
     }
 }
 
-pub async fn put_module(State(api): State<Api>, body: Body) -> Result<Json<ModuleJson>, Problem> {
+pub async fn put_module(
+    State(api): State<Api>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<ModuleJson>, Problem> {
+    media_type(&headers, &["application/wasm"])?;
     let bytes = http::body("a module", body, MODULE_BYTES_MAX).await?;
     Ok(Json(ModuleJson { digest: api.door.put_module(bytes).await? }))
 }
 
 pub async fn has_module(
     State(api): State<Api>,
-    Path(digest): Path<String>,
+    Segments(digest): Segments<String>,
 ) -> Result<Json<ModuleJson>, Problem> {
     let digest = digest.parse::<Digest>().map_err(|error| Problem::invalid(error.to_string()))?;
     if !api.door.shelf.has(&digest) {

@@ -78,6 +78,16 @@ impl Problem {
         )
     }
 
+    pub fn wrong_media(detail: impl Into<String>, action: &str) -> Problem {
+        Problem::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "wrong-media-type",
+            "The body is of another kind than the path takes",
+            detail,
+            action,
+        )
+    }
+
     pub fn invalid(detail: impl Into<String>) -> Problem {
         Problem::from(&Fault { kind: FaultKind::Invalid, detail: detail.into() })
     }

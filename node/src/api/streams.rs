@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::Json;
 use axum::body::{Body, Bytes};
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response as HttpResponse};
 use dunlin_protocol::id::LogId;
@@ -22,6 +22,7 @@ use super::cursor;
 use super::door::unexpected;
 use super::http::{self, Api};
 use super::json::{LinesTakenJson, StateJson, TailJson};
+use super::parts::{Fields, Segments, header_text, media_type};
 use super::pipelines::{Limit, name};
 use super::problem::Problem;
 
@@ -43,14 +44,6 @@ pub fn stream_name(text: &str) -> Result<StreamName, String> {
     Ok(StreamName { base: name(base)?, side: side.map(name).transpose()? })
 }
 
-fn header_text<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, Problem> {
-    let Some(value) = headers.get(name) else { return Ok(None) };
-    match value.to_str() {
-        Ok(text) => Ok(Some(text.trim())),
-        Err(_) => Err(Problem::invalid(format!("the header '{name}' is not plain text"))),
-    }
-}
-
 fn wall_clock() -> Time {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Time(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
@@ -58,7 +51,7 @@ fn wall_clock() -> Time {
 
 pub(super) async fn publish(
     State(api): State<Api>,
-    Path((pipeline, source)): Path<(String, String)>,
+    Segments((pipeline, source)): Segments<(String, String)>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<LinesTakenJson>, Problem> {
@@ -66,6 +59,7 @@ pub(super) async fn publish(
     if content_type.starts_with("application/cloudevents") || headers.contains_key("ce-id") {
         return Err(Problem::not_yet("CloudEvents are not there yet: send one JSON object per line"));
     }
+    media_type(&headers, &[NDJSON, "application/ndjson", "application/jsonl", "application/json"])?;
     let sequence = match header_text(&headers, SEQUENCE)? {
         None => None,
         Some(text) => Some(text.parse::<u64>().map_err(|_| {
@@ -90,6 +84,7 @@ pub(super) async fn publish(
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct TailQuery {
     from: Option<String>,
     limit: Option<u64>,
@@ -116,8 +111,8 @@ pub fn tail_from(text: &str) -> Result<TailFrom, String> {
 
 pub(super) async fn tail(
     State(api): State<Api>,
-    Path((pipeline, stream)): Path<(String, String)>,
-    Query(query): Query<TailQuery>,
+    Segments((pipeline, stream)): Segments<(String, String)>,
+    Fields(query): Fields<TailQuery>,
     headers: HeaderMap,
 ) -> Result<HttpResponse, Problem> {
     let accept = header_text(&headers, "accept")?.unwrap_or_default();
@@ -163,7 +158,8 @@ pub(super) async fn tail(
         Framing::Lines => NDJSON,
         Framing::ServerSent => EVENT_STREAM,
     };
-    let body = Body::from_stream(futures::stream::unfold(Some(Feed { call, waiting, framing }), Feed::next));
+    let feed = Feeding::Events(Feed { call, waiting, framing });
+    let body = Body::from_stream(futures::stream::unfold(feed, Feeding::next));
     Ok((StatusCode::OK, [(header::CONTENT_TYPE, media_type), (header::CACHE_CONTROL, "no-store")], body)
         .into_response())
 }
@@ -180,6 +176,28 @@ fn broken_off() -> Fault {
     }
 }
 
+/// How far a tail's body has come.
+enum Feeding {
+    Events(Feed),
+    /// Why it ends was said; now the connection breaks off, so that nobody takes this for the end.
+    Broken(Fault),
+    Over,
+}
+
+impl Feeding {
+    async fn next(self) -> Option<(io::Result<Bytes>, Feeding)> {
+        match self {
+            Feeding::Events(feed) => Some(feed.next().await),
+            Feeding::Broken(fault) => {
+                // An error throws away what was not sent yet: what was said goes out in this pause.
+                tokio::task::yield_now().await;
+                Some((Err(io::Error::other(fault.detail)), Feeding::Over))
+            }
+            Feeding::Over => None,
+        }
+    }
+}
+
 /// A tail on its way out: credit is granted when the connection asks for more, not before.
 struct Feed {
     call: CallHandle,
@@ -188,28 +206,27 @@ struct Feed {
 }
 
 impl Feed {
-    async fn next(feed: Option<Feed>) -> Option<(io::Result<Bytes>, Option<Feed>)> {
-        let mut feed = feed?;
-        let batch = match (feed.waiting.pop_front(), feed.framing) {
+    async fn next(mut self) -> (io::Result<Bytes>, Feeding) {
+        let batch = match (self.waiting.pop_front(), self.framing) {
             (Some(batch), _) => Ok(batch),
-            (None, Framing::Lines) => feed.batch().await,
-            (None, Framing::ServerSent) => match tokio::time::timeout(KEEP_ALIVE, feed.batch()).await {
+            (None, Framing::Lines) => self.batch().await,
+            (None, Framing::ServerSent) => match tokio::time::timeout(KEEP_ALIVE, self.batch()).await {
                 Ok(batch) => batch,
-                Err(_) => return Some((Ok(Bytes::from_static(b": still here\n\n")), Some(feed))),
+                Err(_) => return (Ok(Bytes::from_static(b": still here\n\n")), Feeding::Events(self)),
             },
         };
         let (events, last) = match batch {
             Ok(batch) => batch,
-            // The head is out, so the only way to say that this is not the end is to break off.
-            Err(fault) => return Some((Err(io::Error::other(fault.detail)), None)),
+            // The head is out: what is wrong is the last thing said, and then there is no end.
+            Err(fault) => return (Ok(self.framing.problem(&fault)), Feeding::Broken(fault)),
         };
         let mut out = Vec::new();
         for event in &events {
-            feed.framing.write(&mut out, event);
+            self.framing.write(&mut out, event);
         }
         let weight: usize = events.iter().map(|tail| tail.placed.event.weight()).sum();
-        feed.call.credit(weight as u64).await;
-        Some((Ok(Bytes::from(out)), (!last).then_some(feed)))
+        self.call.credit(weight as u64).await;
+        (Ok(Bytes::from(out)), if last { Feeding::Over } else { Feeding::Events(self) })
     }
 
     async fn batch(&mut self) -> Result<(Vec<TailEvent>, bool), Fault> {
@@ -222,6 +239,15 @@ impl Feed {
 }
 
 impl Framing {
+    /// The problem document of a tail that cannot go on, in the place of an event.
+    fn problem(self, fault: &Fault) -> Bytes {
+        let json = serde_json::json!({ "problem": Problem::from(fault) });
+        Bytes::from(match self {
+            Framing::Lines => format!("{json}\n"),
+            Framing::ServerSent => format!("event: problem\ndata: {json}\n\n"),
+        })
+    }
+
     fn write(self, out: &mut Vec<u8>, event: &TailEvent) {
         let line = TailJson::from(event);
         if self == Framing::ServerSent {
@@ -238,8 +264,8 @@ impl Framing {
 
 pub(super) async fn state(
     State(api): State<Api>,
-    Path((pipeline, stage)): Path<(String, String)>,
-    Query(limit): Query<Limit>,
+    Segments((pipeline, stage)): Segments<(String, String)>,
+    Fields(limit): Fields<Limit>,
 ) -> Result<Json<Vec<StateJson>>, Problem> {
     let request =
         Request::State { pipeline: name(&pipeline)?, stage: name(&stage)?, key: None, limit: limit.get() };
@@ -251,7 +277,7 @@ pub(super) async fn state(
 
 pub(super) async fn state_of_key(
     State(api): State<Api>,
-    Path((pipeline, stage, key)): Path<(String, String, String)>,
+    Segments((pipeline, stage, key)): Segments<(String, String, String)>,
 ) -> Result<Json<StateJson>, Problem> {
     let request =
         Request::State { pipeline: name(&pipeline)?, stage: name(&stage)?, key: Some(key.clone()), limit: 1 };

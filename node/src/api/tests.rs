@@ -16,7 +16,7 @@ use dunlin_protocol::rpc::{
 };
 use dunlin_protocol::time::{Span, Time};
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::answers::Doors;
 use super::door::{Door, ModuleShelf, Sources};
@@ -88,6 +88,7 @@ fn shown() -> Shown {
         watermark: Some(Time(1000)),
         parked: 0,
         dead: 2,
+        rejected: 4,
         trouble: Some("it waits".into()),
     };
     Shown {
@@ -121,6 +122,10 @@ fn answer(doors: &Doors, id: RequestId, request: Request) {
             last: publish.producer.map_or(0, |range| range.last),
             position: Position { seq: Seq(1), ..Position::START },
         },
+        Request::Tail(tail) if tail.stream.base.as_str() == "broken" => {
+            doors.answer(id, Response::Events { events: vec![tail_event(1, "{}")] }, false);
+            Response::Failed(Fault { kind: FaultKind::Unavailable, detail: "retention let go".into() })
+        }
         Request::Tail(_) => {
             doors.answer(id, Response::Events { events: vec![tail_event(1, "{\"a\":1}")] }, false);
             Response::Events { events: vec![tail_event(2, "{\n\"b\": 0.1}"), tail_event(3, "no json")] }
@@ -157,7 +162,11 @@ async fn served() -> (String, mpsc::UnboundedReceiver<Input>) {
     });
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
-    tokio::spawn(http::serve(listener, http::router(door, "secret"), std::future::pending()));
+    tokio::spawn(http::serve(
+        listener,
+        http::router(door, "secret", watch::channel(true).1),
+        std::future::pending(),
+    ));
     (address, rest)
 }
 
@@ -253,6 +262,89 @@ async fn a_tail_is_one_line_per_event_and_grants_credit_as_it_is_read() {
         serde_json::to_string(&TailJson::from(&events[0])).unwrap(),
         @r#"{"id":"05050505050505050505050505050505.1.1.0","key":"LH1","time":"2019-03-02T11:10:14Z","payload":{"a":1},"cursor":"AQUFBQUFBQUFBQUFBQUFBQUBAQAAAAAAAAAAAAAAAAAAAAAA"}"#
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tail_that_cannot_go_on_says_why_and_is_no_end() {
+    let taken = with_client("secret", |client| {
+        let tail = Tail {
+            pipeline: "fare-watch".parse().unwrap(),
+            stream: super::streams::stream_name("broken").unwrap(),
+            from: TailFrom::Start,
+            limit: None,
+            follow: true,
+            credit: 1,
+        };
+        client.tail(tail).unwrap().collect::<Vec<_>>()
+    });
+    let taken = taken.await;
+    assert_eq!(taken.len(), 2, "{taken:?}");
+    assert!(taken[0].is_ok());
+    let said = taken[1].as_ref().unwrap_err();
+    assert!(matches!(said, Failure::Refused(fault) if fault.detail == "retention let go"), "{said:?}");
+}
+
+/// Method, path, headers, body.
+type Asked = (&'static str, &'static str, &'static [(&'static str, &'static str)], &'static str);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_error_is_a_problem_document() {
+    let cases: &[(Asked, u16, &str)] = &[
+        (("GET", "/v1/nothing", &[], ""), 404, "no path of this API"),
+        (("PATCH", "/v1/status", &[], ""), 405, "does not take PATCH"),
+        (("POST", "/healthz", &[], ""), 405, "does not take POST"),
+        (("GET", "/v1/pipelines/%ff", &[], ""), 400, "the path cannot be read"),
+        (("GET", "/v1/pipelines/no%20name", &[], ""), 400, "no name"),
+        (("GET", "/v1/state/p/s?limit=many", &[], ""), 400, "the query cannot be read: limit: invalid digit"),
+        (("GET", "/v1/state/p/s?lmit=1", &[], ""), 400, "unknown field `lmit`"),
+        (("GET", "/v1/streams/p/s?form=start", &[], ""), 400, "unknown field `form`"),
+        (("GET", "/v1/streams/p/s?from=yesterday", &[], ""), 400, "no place in a stream"),
+        (("GET", "/v1/streams/p/s?follow=maybe", &[], ""), 400, "must be true or false"),
+        (("POST", "/v1/streams/p/other", &[], "{}"), 404, "no source 'other'"),
+        (
+            ("POST", "/v1/streams/p/quotes", &[("content-type", "image/png")], "{}"),
+            415,
+            "does not take 'image/png'",
+        ),
+        (("POST", "/v1/streams/p/quotes", &[("content-encoding", "gzip")], "{}"), 415, "is packed"),
+        (
+            ("POST", "/v1/streams/p/quotes", &[("content-type", "application/cloudevents+json")], "{}"),
+            501,
+            "CloudEvents",
+        ),
+        (("POST", "/v1/streams/p/quotes", &[("producer", "me")], "{}"), 400, "go together"),
+        (("POST", "/v1/streams/p/quotes", &[("log", "x")], "{}"), 400, "'x'"),
+        (("PUT", "/v1/pipelines/p", &[("content-type", "text/html")], "x"), 415, "does not take 'text/html'"),
+        (("PUT", "/v1/pipelines/p", &[("content-type", "application/json")], "{"), 400, "manifest"),
+        (("PUT", "/v1/pipelines/p", &[], "name = "), 400, "pipeline.toml:1:"),
+        (("PUT", "/v1/pipelines/p", &[], "name = \"q\"\n[source.s]\n"), 400, "make them the same"),
+        (("GET", "/v1/modules/xyz", &[], ""), 400, "xyz"),
+        (("GET", "/openapi.json", &[], ""), 501, "not there yet"),
+        (("DELETE", "/v1/pipelines/p", &[], ""), 429, "wait"),
+    ];
+    let (address, _rest) = served().await;
+    let checked = tokio::task::spawn_blocking(move || {
+        let agent = ureq::Agent::config_builder().http_status_as_error(false).build().new_agent();
+        for ((method, path, headers, body), status, words) in cases {
+            let mut request = ureq::http::Request::builder()
+                .method(*method)
+                .uri(format!("http://{address}{path}"))
+                .header("authorization", "Bearer secret");
+            for (name, value) in *headers {
+                request = request.header(*name, *value);
+            }
+            let mut response = agent.run(request.body(*body).unwrap()).unwrap();
+            let text = response.body_mut().read_to_string().unwrap();
+            assert_eq!(response.status().as_u16(), *status, "{method} {path}: {text}");
+            assert_eq!(response.headers()["content-type"], "application/problem+json", "{method} {path}");
+            let problem: super::problem::Problem = serde_json::from_str(&text).unwrap();
+            assert!(problem.detail.contains(words), "{method} {path}: {text}");
+            assert_eq!(problem.status, *status);
+            assert_eq!(response.headers().contains_key("allow"), *status == 405, "{method} {path}");
+            assert_eq!(response.headers().contains_key("retry-after"), *status == 429, "{method} {path}");
+        }
+    });
+    checked.await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

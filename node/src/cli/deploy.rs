@@ -9,10 +9,10 @@ use anyhow::{Context, bail};
 use dunlin_operators::check;
 use dunlin_protocol::id::{Digest, Name};
 use dunlin_protocol::limits::{MANIFEST_BYTES_MAX, MODULE_BYTES_MAX};
-use dunlin_protocol::pipeline::manifest::{Connector, Manifest, Module, Operator};
-use dunlin_protocol::rpc::{PipelineState, Request, Response, Shown};
+use dunlin_protocol::pipeline::manifest::{Connector, Manifest, Module, Operator, WasmSpec};
+use dunlin_protocol::rpc::{Fault, FaultKind, PipelineState, Request, Response, Shown};
 
-use super::client::{Client, ask_patiently};
+use super::client::{Client, Failure, ask_patiently};
 use super::inspect::wrong_answer;
 use super::output::{Output, progress};
 use crate::api::json::DeployedJson;
@@ -78,7 +78,7 @@ pub fn send(
         bar.set_message(format!("uploading the module of stage '{stage}'"));
         let digest = Digest::of(&module);
         if !client.has_module(digest)? {
-            client.put_module(&module).with_context(|| format!("the module of stage '{stage}'"))?;
+            client.put_module(&module).map_err(|failure| refused(&failure, &manifest, &stage, file))?;
         }
         name_module(&mut manifest, &stage, digest);
     }
@@ -130,6 +130,21 @@ fn read_modules(manifest: &Manifest, file: &PipelineFile) -> anyhow::Result<Vec<
         modules.push((stage.clone(), bytes));
     }
     Ok(modules)
+}
+
+/// What the node says of a module, with the place in the file that named it.
+fn refused(failure: &Failure, manifest: &Manifest, stage: &Name, file: &PipelineFile) -> anyhow::Error {
+    let Failure::Refused(Fault { kind: FaultKind::Invalid, detail }) = failure else {
+        return anyhow::anyhow!("the module of stage '{stage}' could not be uploaded: {failure}");
+    };
+    let path = match manifest.stages.get(stage).map(|stage| &stage.operator) {
+        Some(Operator::Wasm(WasmSpec { module: Module::Path(path), .. })) => path.as_str(),
+        _ => "its module",
+    };
+    let at = ["stage", stage.as_str(), "wasm"];
+    let reason = format!("{path} was refused: {detail}");
+    let hint = "nothing was deployed; build the function anew and deploy again";
+    Manifest::error_at(file.text, &file.name.display().to_string(), &at, reason, hint).into()
 }
 
 fn name_module(manifest: &mut Manifest, stage: &Name, digest: Digest) {

@@ -256,9 +256,18 @@ impl Client for HttpClient {
 }
 
 fn parse_event(line: &[u8]) -> Result<dunlin_protocol::rpc::TailEvent, Failure> {
-    let event: TailJson = serde_json::from_slice(line)
-        .map_err(|error| unreadable(format!("the node sent an event that cannot be read: {error}")))?;
-    Ok(event.into_rpc()?)
+    /// What stands in the place of an event when the tail cannot go on.
+    #[derive(serde::Deserialize)]
+    struct Ended {
+        problem: Problem,
+    }
+    match serde_json::from_slice::<TailJson>(line) {
+        Ok(event) => Ok(event.into_rpc()?),
+        Err(error) => Err(match serde_json::from_slice::<Ended>(line) {
+            Ok(Ended { problem }) => Failure::Refused(problem.into_fault()),
+            Err(_) => unreadable(format!("the node sent an event that cannot be read: {error}")),
+        }),
+    }
 }
 
 /// A path segment: everything but unreserved characters is percent-encoded (RFC 3986).

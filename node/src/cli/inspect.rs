@@ -1,7 +1,7 @@
 //! `nodes`, `status`, `pipelines`, `show`, `remove`, `state`, `dead-letters`: what is there.
 
 use dunlin_protocol::id::Name;
-use dunlin_protocol::rpc::{DeadLetterStatus, Request, Response};
+use dunlin_protocol::rpc::{ActorStatus, DeadLetterStatus, Request, Response};
 
 use super::arguments::{DeadLettersAction, DeadLettersArguments, StateArguments};
 use super::client::{Client, ask_patiently};
@@ -102,10 +102,7 @@ pub fn show(client: &dyn Client, pipeline: Name, out: &Output) -> anyhow::Result
                 actor.lag.to_string(),
                 actor.committed.to_string(),
                 actor.watermark.map_or_else(|| "-".to_string(), |time| time.to_string()),
-                match (actor.parked, actor.dead) {
-                    (0, 0) => "-".to_string(),
-                    (parked, dead) => format!("{parked} parked, {dead} dead"),
-                },
+                errors(actor),
             ]);
             if let Some(trouble) = &actor.trouble {
                 troubles.push(format!("{}: {trouble}", stage.stage));
@@ -115,6 +112,17 @@ pub fn show(client: &dyn Client, pipeline: Name, out: &Output) -> anyhow::Result
     let header = ["STAGE", "FROM", "ACTOR", "NODE", "IN", "OUT", "LAG", "COMMITTED", "WATERMARK", "ERRORS"];
     out.table(&header, rows)?;
     troubles.iter().try_for_each(|trouble| out.line(trouble))
+}
+
+/// What an actor could not take, in words; `-` for nothing.
+fn errors(actor: &ActorStatus) -> String {
+    let counts = [(actor.parked, "parked"), (actor.dead, "dead"), (actor.rejected, "rejected")];
+    let words: Vec<String> = counts
+        .iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, what)| format!("{count} {what}"))
+        .collect();
+    if words.is_empty() { "-".to_string() } else { words.join(", ") }
 }
 
 pub fn remove(client: &dyn Client, pipeline: Name, out: &Output) -> anyhow::Result<()> {

@@ -33,9 +33,9 @@ pub fn connect(address: &str, token: &str) -> Result<Box<dyn Client>, Failure> {
 }
 
 fn failure(error: RpcError, address: &str) -> Failure {
-    let why = error.to_string();
     match error {
-        RpcError::Lost(_) => Failure::Broken { address: address.to_string(), why },
+        RpcError::Lost(why) => Failure::Broken { address: address.to_string(), why },
+        RpcError::Module(fault) => Failure::Refused(fault),
         // These sentences name the address and what to do themselves.
         other => Failure::Unreadable(other.to_string()),
     }

@@ -12,9 +12,6 @@ use crate::api::json::TailJson;
 
 pub fn tail(client: &dyn Client, arguments: TailArguments, _out: &Output) -> anyhow::Result<()> {
     let TailArguments { stream, from, limit, follow } = arguments;
-    if limit == Some(0) {
-        return Ok(());
-    }
     let request = Tail {
         pipeline: stream.pipeline,
         stream: stream.stream,

@@ -1,5 +1,6 @@
 //! A connector's way into its source log: producer `connector`, one unbroken range after another.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -12,6 +13,7 @@ use dunlin_protocol::rpc::{Fault, FaultKind, ProducerRange, Publish};
 use dunlin_protocol::time::{Span, Time};
 
 use super::pace::{Clock, Stop, Stopped};
+use super::rejected::RejectedLines;
 
 /// Lines that one request covers, and its events' weight. Beyond: the next request.
 pub const BATCH_LINES_MAX: usize = 1024;
@@ -55,12 +57,11 @@ pub struct Batch {
     bytes: usize,
     events: Vec<Event>,
     sequences: Vec<u64>,
-    rejected: u64,
-    /// The first rejected lines and why, for the log.
-    reasons: Vec<String>,
+    /// Each rejected line and why: at most one per line of the batch.
+    rejected: Vec<String>,
 }
 
-/// Rejected lines named one by one per request; the rest are only counted.
+/// Rejected lines of a request that the log names; all of them are written down beside it.
 const REASONS_MAX: usize = 3;
 
 impl Batch {
@@ -73,10 +74,7 @@ impl Batch {
 
     pub fn reject(&mut self, line: u64, why: &str) {
         self.blank(line);
-        self.rejected += 1;
-        if self.reasons.len() < REASONS_MAX {
-            self.reasons.push(format!("line {line}: {why}"));
-        }
+        self.rejected.push(format!("line {line}: {why}"));
     }
 
     /// Covers the line's number, and nothing else.
@@ -103,6 +101,7 @@ pub struct Feed<D> {
     clock: Arc<dyn Clock>,
     stop: Stop,
     counts: Arc<Counts>,
+    rejected: RejectedLines,
 }
 
 impl<D: PublishDoor> Feed<D> {
@@ -113,10 +112,13 @@ impl<D: PublishDoor> Feed<D> {
         stream: Arc<SourceStream>,
         next: u64,
         outside: (Arc<dyn Clock>, Stop),
+        data_folder: &Path,
     ) -> Result<Feed<D>, dunlin_protocol::id::BadName> {
         let (clock, stop) = outside;
         let producer = PRODUCER.parse()?;
-        Ok(Feed { door, producer, log, stream, next: next.max(1), clock, stop, counts: Arc::default() })
+        let rejected = RejectedLines::new(data_folder, log);
+        let counts = Arc::default();
+        Ok(Feed { door, producer, log, stream, next: next.max(1), clock, stop, counts, rejected })
     }
 
     pub fn next(&self) -> u64 {
@@ -187,14 +189,26 @@ impl<D: PublishDoor> Feed<D> {
             }
         }
         self.counts.published.fetch_add(count, Ordering::Relaxed);
-        if batch.rejected > 0 {
-            self.counts.rejected.fetch_add(batch.rejected, Ordering::Relaxed);
-            tracing::warn!(
-                source = %self.shown(), rejected = batch.rejected, up_to_line = batch.last,
-                "lines are no events and were left out; the first: {}", batch.reasons.join("; ")
-            );
-        }
+        self.reject(&batch.rejected);
         Ok(())
+    }
+
+    /// Counts the lines that were left out, writes each down, and says where.
+    fn reject(&mut self, lines: &[String]) {
+        if lines.is_empty() {
+            return;
+        }
+        self.counts.rejected.fetch_add(lines.len() as u64, Ordering::Relaxed);
+        let where_all = match self.rejected.add(lines) {
+            Ok(()) => format!("all of them stand in {}", self.rejected.path().display()),
+            Err(why) => format!("they could not be written to {} ({why})", self.rejected.path().display()),
+        };
+        let first: Vec<&str> = lines.iter().take(REASONS_MAX).map(String::as_str).collect();
+        tracing::warn!(
+            source = %self.shown(),
+            "{} lines are no events and were left out: {}; {where_all}, and `dunlin show {}` counts them",
+            lines.len(), first.join("; "), self.stream.pipeline
+        );
     }
 
     /// Hands one event in, once. A refused one is not there, and its number is used again.

@@ -144,7 +144,7 @@ impl<'a> Reading<'a> {
     /// The first line: a CSV's header, or the first JSON line.
     fn begin<D: PublishDoor>(&mut self, found: Found, feed: &mut Feed<D>) -> Result<(), Halt> {
         let text = self.lines.text();
-        if !self.csv && text.trim_ascii().starts_with(b"{") {
+        if !self.csv && Format::is_json(text) {
             self.format = Some(Format::Json);
             return self.take(found, feed);
         }

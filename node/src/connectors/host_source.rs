@@ -6,7 +6,7 @@
 
 use std::path::{Path, PathBuf};
 
-use bytes::Bytes;
+use dunlin_operators::ingest::event_from_json;
 use dunlin_protocol::id::NodeId;
 use dunlin_protocol::pipeline::manifest::Source;
 use dunlin_protocol::time::{Span, Time};
@@ -15,7 +15,6 @@ use sysinfo::{Networks, System};
 
 use super::feed::{Feed, PublishDoor};
 use super::pace::Stopped;
-use super::rows::event_of;
 
 /// The field that is the key when the source names none.
 const KEY: &str = "node";
@@ -33,7 +32,9 @@ pub fn run<D: PublishDoor>(feed: &mut Feed<D>, node: NodeId, folder: &Path, ever
         let sample = host.sample(began);
         let appended = serde_json::to_vec(&sample)
             .map_err(|why| why.to_string())
-            .and_then(|payload| event_of(Bytes::from(payload), &source, began))
+            .and_then(|payload| {
+                event_from_json(&source, &payload, began).map_err(|reject| reject.to_string())
+            })
             .and_then(|event| feed.offer(event).map_err(|fault| fault.detail));
         if let Err(why) = &appended {
             feed.counts().skipped.fetch_add(1, std::sync::atomic::Ordering::Relaxed);

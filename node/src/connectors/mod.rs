@@ -26,6 +26,7 @@ mod http;
 pub mod line;
 mod lines;
 mod pace;
+pub mod rejected;
 mod rows;
 mod running;
 mod sink;

@@ -1,14 +1,14 @@
-//! A line of a file as an event.
-//!
-//! JSON lines stand as they came. A CSV row becomes an object in column order: JSON numbers are
-//! numbers (digit by digit), empty cells null, the rest strings.
+//! A line of a file as an event, by the same rules as a published line (`dunlin_operators::ingest`):
+//! here is only what a file has and a request has not, a header and rows of cells.
 
-use bytes::Bytes;
+use dunlin_operators::ingest::{event_from_csv, event_from_json};
 use dunlin_protocol::event::Event;
 use dunlin_protocol::limits::EVENT_BYTES_MAX;
 use dunlin_protocol::pipeline::manifest::Source;
 use dunlin_protocol::time::Time;
-use serde_json::{Map, Number, Value};
+
+/// What some editors put in front of UTF-8 text.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// How a file's lines are read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,7 +21,7 @@ pub enum Format {
 impl Format {
     /// The columns of a header line; an error is a sentence.
     pub fn csv(header: &[u8]) -> Result<Format, String> {
-        let columns = cells(header.strip_prefix(b"\xef\xbb\xbf").unwrap_or(header))?;
+        let columns = cells(unmarked(header))?;
         for (at, column) in columns.iter().enumerate() {
             if column.is_empty() {
                 return Err(format!("column {} of the header line has no name", at + 1));
@@ -33,64 +33,30 @@ impl Format {
         Ok(Format::Csv(columns))
     }
 
+    /// Whether a file whose first line this is holds JSON lines.
+    pub fn is_json(first: &[u8]) -> bool {
+        unmarked(first).trim_ascii().starts_with(b"{")
+    }
+
     /// The line as an event, `None` when it is blank; an error says why it is none.
     pub fn event(&self, line: &[u8], source: &Source, arrival: Time) -> Result<Option<Event>, String> {
-        let line = line.trim_ascii();
-        if line.is_empty() {
+        if line.trim_ascii().is_empty() {
             return Ok(None);
         }
         let event = match self {
-            Format::Json => event_of(Bytes::copy_from_slice(line), source, arrival)?,
-            Format::Csv(columns) => event_of(object(columns, &cells(line)?)?, source, arrival)?,
+            Format::Json => event_from_json(source, line, arrival),
+            Format::Csv(columns) => event_from_csv(source, columns, &cells(line)?, arrival),
         };
-        Ok(Some(event))
+        event.map(Some).map_err(|reject| reject.0)
     }
 }
 
-/// The event that carries this payload: its key and time are the fields that the source names.
-pub fn event_of(payload: Bytes, source: &Source, arrival: Time) -> Result<Event, String> {
-    let fields: Map<String, Value> =
-        serde_json::from_slice(&payload).map_err(|why| format!("it is no JSON object ({why})"))?;
-    let field = |role: &str, name: &str| match fields.get(name) {
-        None | Some(Value::Null) => Err(format!("it has no field '{name}', which is the {role}")),
-        Some(value) => Ok(value.clone()),
-    };
-    let key = match &source.key {
-        None => String::new(),
-        Some(name) => match field("key", name)? {
-            Value::String(text) => text,
-            value @ (Value::Number(_) | Value::Bool(_)) => value.to_string(),
-            Value::Null | Value::Array(_) | Value::Object(_) => {
-                return Err(format!("its key '{name}' is neither text nor number"));
-            }
-        },
-    };
-    let time = match &source.time {
-        None => arrival,
-        Some(name) => {
-            let value = field("time", name)?;
-            instant(&value).ok_or_else(|| {
-                format!("its time '{name}' ({value}) is neither RFC 3339, 'YYYY-MM-DD HH:MM:SS' nor epoch milliseconds")
-            })?
-        }
-    };
-    let event = Event { key: Bytes::from(key), time, headers: Vec::new(), payload };
-    if event.weight() > EVENT_BYTES_MAX {
-        return Err(too_long());
-    }
-    Ok(event)
+fn unmarked(line: &[u8]) -> &[u8] {
+    line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(line)
 }
 
 pub fn too_long() -> String {
     format!("it is longer than the {} MiB that an event may have", EVENT_BYTES_MAX >> 20)
-}
-
-fn instant(value: &Value) -> Option<Time> {
-    match value {
-        Value::String(text) => Time::parse(text),
-        Value::Number(number) => number.as_u64().map(Time),
-        Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
-    }
 }
 
 /// One line's cells. A quoted cell must end on its line: the line's number is its sequence.
@@ -100,32 +66,11 @@ fn cells(line: &[u8]) -> Result<Vec<String>, String> {
     }
     let mut reader = csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(line);
     let mut record = csv::StringRecord::new();
-    reader.read_record(&mut record).map_err(|why| format!("it is no CSV row ({why})"))?;
+    reader.read_record(&mut record).map_err(|why| match why.kind() {
+        csv::ErrorKind::Utf8 { .. } => "it is not UTF-8 text".to_string(),
+        _ => format!("it is no CSV row ({why})"),
+    })?;
     Ok(record.iter().map(str::to_string).collect())
-}
-
-fn object(columns: &[String], cells: &[String]) -> Result<Bytes, String> {
-    if columns.len() != cells.len() {
-        return Err(format!("it has {} cells and the header line {}", cells.len(), columns.len()));
-    }
-    let mut text = String::from("{");
-    for (column, cell) in columns.iter().zip(cells) {
-        if text.len() > 1 {
-            text.push(',');
-        }
-        text.push_str(&Value::from(column.as_str()).to_string());
-        text.push(':');
-        let plain = cell.starts_with(|first: char| first == '-' || first.is_ascii_digit());
-        if cell.is_empty() {
-            text.push_str("null");
-        } else if plain && serde_json::from_str::<Number>(cell).is_ok() {
-            text.push_str(cell.trim_end());
-        } else {
-            text.push_str(&Value::from(cell.as_str()).to_string());
-        }
-    }
-    text.push('}');
-    Ok(Bytes::from(text))
 }
 
 #[cfg(test)]
@@ -165,10 +110,16 @@ mod tests {
             ),
         );
         row("7,1551525014000,,007", Ok(r#"{"flight":7,"at":1551525014000,"a \"price\"":null,"note":"007"}"#));
-        row("7,1551525014000,NaN", Err("3 cells"));
+        row("7,1551525014000,NaN", Err("it has 3 fields, and the header has 4"));
         row("7,1551525014000,\"x,1", Err("does not end"));
-        row(",1551525014000,1,1", Err("no field 'flight'"));
-        row("7,soon,1,1", Err("neither RFC 3339"));
+        row(",1551525014000,1,1", Err("its key field 'flight' is null"));
+        row("7,soon,1,1", Err("no instant between 1970 and 9999"));
+        // The same rules as for a published line, cell by cell.
+        row(
+            "7,1551525014000,-05,1e999",
+            Ok(r#"{"flight":7,"at":1551525014000,"a \"price\"":"-05","note":"1e999"}"#),
+        );
+        row(&format!("{},1551525014000,1,1", "k".repeat(1025)), Err("a key may have 1024"));
     }
 
     #[test]
@@ -180,6 +131,9 @@ mod tests {
         assert_eq!(Format::Json.event(b"  ", &source(), Time(0)), Ok(None));
         assert!(Format::Json.event(b"[1]", &source(), Time(0)).is_err());
         assert!(Format::Json.event(br#"{"flight":{},"at":1}"#, &source(), Time(0)).is_err());
+        let twice = Format::Json.event(br#"{"flight":"a","at":1,"x":1,"x":2}"#, &source(), Time(0));
+        assert!(twice.unwrap_err().contains("'x' twice"));
+        assert!(Format::is_json(b"\xef\xbb\xbf {\"a\":1}") && !Format::is_json(b"a,b"));
     }
 
     #[test]

@@ -69,7 +69,8 @@ impl<D: PublishDoor> Connectors<D> {
         }
         let (leash, stop) = Stop::pair();
         let shown = format!("{}/{}", stream.pipeline, stream.name);
-        let feed = match Feed::new(self.doors.clone(), log, stream, next, (self.clock.clone(), stop)) {
+        let outside = (self.clock.clone(), stop);
+        let feed = match Feed::new(self.doors.clone(), log, stream, next, outside, &self.ground.data_folder) {
             Ok(feed) => feed,
             Err(why) => return tracing::error!(source = %shown, "a connector cannot start: {why}"),
         };

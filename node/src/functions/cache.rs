@@ -53,6 +53,16 @@ impl Cache {
         deserialize(engine, code)
     }
 
+    /// The module is not needed any more.
+    pub(super) fn remove(&self, digest: Digest) {
+        match fs::remove_file(self.path(digest)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                tracing::warn!(%digest, %error, "a compiled module that nobody needs could not be removed");
+            }
+            _ => {}
+        }
+    }
+
     /// The cache only saves time: that it cannot be written is said, and nothing else.
     pub(super) fn put(&self, digest: Digest, component: &Component) {
         let write = || -> Result<(), String> {

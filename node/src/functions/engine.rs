@@ -27,6 +27,8 @@ const MEMORIES_PER_COMPONENT: u32 = 4;
 const TABLES_PER_COMPONENT: u32 = 32;
 const CORE_BYTES_MAX: usize = 1 << 20;
 const COMPONENT_BYTES_MAX: usize = 4 << 20;
+/// How much of an engine's own words a sentence repeats, in characters.
+const WHY_CHARS_MAX: usize = 300;
 /// Linear memory that an instance leaves behind warm for the next one in its place.
 const WARM_BYTES: usize = 256 << 10;
 
@@ -145,12 +147,25 @@ impl Engine {
             None => self.compile(digest, &bytes()?)?,
         };
         self.check_imports(digest, &component)?;
-        let wrong = |error: wasmtime::Error| EngineError::WrongWorld { digest, why: format!("{error:#}") };
+        let wrong = |error: wasmtime::Error| EngineError::WrongWorld { digest, why: one_line(&error) };
         let pre = self.0.linker.instantiate_pre(&component).map_err(wrong)?;
         let module = Arc::new(Module { digest, pre: FunctionPre::new(pre).map_err(wrong)? });
         loaded.retain(|_, module| module.strong_count() > 0);
         loaded.insert(digest, Arc::downgrade(&module));
         Ok(module)
+    }
+
+    /// Whether these bytes are a function that can run here, compiled and linked as for the first
+    /// call: what passes is in the cache. May take seconds.
+    pub fn check(&self, bytes: &[u8]) -> Result<(), EngineError> {
+        self.load(Digest::of(bytes), || Ok(bytes.to_vec())).map(drop)
+    }
+
+    /// The module is not needed any more; actors that run it go on.
+    pub fn forget(&self, digest: Digest) {
+        if let Some(cache) = &self.0.cache {
+            cache.remove(digest);
+        }
     }
 
     fn compile(&self, digest: Digest, bytes: &[u8]) -> Result<Component, EngineError> {
@@ -162,7 +177,7 @@ impl Engine {
             return Err(EngineError::NoComponent(digest));
         }
         let component = Component::from_binary(&self.0.engine, bytes)
-            .map_err(|error| EngineError::Compile { digest, why: format!("{error:#}") })?;
+            .map_err(|error| EngineError::Compile { digest, why: one_line(&error) })?;
         if let Some(cache) = &self.0.cache {
             cache.put(digest, &component);
         }
@@ -219,6 +234,13 @@ impl fmt::Debug for Module {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Module").field(&self.digest).finish()
     }
+}
+
+/// An error as part of a sentence: some of wasmtime's stand on several lines, and are long.
+fn one_line(error: &wasmtime::Error) -> String {
+    let text = format!("{error:#}");
+    let words: Vec<&str> = text.split_whitespace().collect();
+    words.join(" ").chars().take(WHY_CHARS_MAX).collect()
 }
 
 /// The same code does the same everywhere: NaNs have one form, what differs by machine is off.

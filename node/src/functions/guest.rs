@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use dunlin_protocol::effect::Invoked;
 use dunlin_protocol::id::Digest;
-use dunlin_protocol::limits::COMMIT_BYTES_MAX;
+use dunlin_protocol::limits::{COMMIT_BYTES_MAX, KEY_BYTES_MAX};
 use dunlin_protocol::log::record::Observed;
 use dunlin_protocol::time::Time;
 use wasmtime::component::ResourceTable;
@@ -38,6 +38,8 @@ pub(super) mod bindings {
 
 /// Calls of `state` and `host` in one call of the function. Beyond: the guest is stopped.
 const HOST_CALLS_MAX: u64 = 100_000;
+/// A state key: an event's key and as much again behind it, more than once. Beyond: the guest is stopped.
+const STATE_KEY_BYTES_MAX: usize = 4 * KEY_BYTES_MAX;
 /// Log lines of one call, and the bytes of one. Beyond: dropped, and cut.
 const LOG_LINES_MAX: u32 = 100;
 const LOG_LINE_BYTES_MAX: usize = 1024;
@@ -176,6 +178,9 @@ impl Guest {
     /// The rule of `protocol/wit`: a key of the batch, alone or with a `/` behind it.
     fn may_touch(&mut self, key: &str) -> Result<()> {
         self.count_call()?;
+        if key.len() > STATE_KEY_BYTES_MAX {
+            return Err(Stop::LongKey { bytes: key.len(), max: STATE_KEY_BYTES_MAX }.into());
+        }
         let owners = key.match_indices('/').filter_map(|(slash, _)| key.get(..slash));
         if self.keys.contains(key) || owners.into_iter().any(|owner| self.keys.contains(owner)) {
             return Ok(());

@@ -11,7 +11,7 @@ use thiserror::Error;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
-use super::engine::{Engine, EngineError, EngineSettings};
+use super::engine::Engine;
 use super::ports::Ports;
 use super::runner::HeadFactory;
 use super::supervisor::{Order, Supervisor};
@@ -21,22 +21,20 @@ use crate::inbox::Inbox;
 /// The functions could not be started. Nothing runs.
 #[derive(Debug, Error)]
 pub enum FunctionsError {
-    #[error(transparent)]
-    Engine(#[from] EngineError),
     #[error("the function host did not start: {0}")]
     Spawn(String),
 }
 
 #[derive(Debug, Clone)]
 pub struct FunctionsSettings {
-    pub engine: EngineSettings,
+    pub engine: Engine,
     /// Calls that run at once; further ones wait.
     pub calls: usize,
 }
 
 impl FunctionsSettings {
     /// One call per core.
-    pub fn new(engine: EngineSettings) -> FunctionsSettings {
+    pub fn new(engine: Engine) -> FunctionsSettings {
         let calls = std::thread::available_parallelism().map_or(2, usize::from);
         FunctionsSettings { engine, calls }
     }
@@ -57,9 +55,8 @@ impl Functions {
         heads: HeadFactory,
         inbox: Inbox,
     ) -> Result<Functions, FunctionsError> {
-        let engine = Engine::new(settings.engine)?;
         let permits = Arc::new(Semaphore::new(settings.calls.max(1)));
-        let room = Arc::new(Room { ports, heads, engine, inbox, permits });
+        let room = Arc::new(Room { ports, heads, engine: settings.engine, inbox, permits });
         let (supervisor, ended) = Supervisor::spawn(None, Supervisor, room)
             .await
             .map_err(|error| FunctionsError::Spawn(error.to_string()))?;

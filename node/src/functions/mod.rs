@@ -31,7 +31,7 @@ mod wasi;
 pub mod wasm;
 mod worker;
 
-pub use engine::{Engine, EngineSettings};
+pub use engine::{Engine, EngineError, EngineSettings};
 pub use host::{Functions, FunctionsSettings};
 pub use runner::HeadFactory;
 

@@ -18,6 +18,7 @@ pub(super) enum Stop {
     HostCalls { max: u64 },
     CommitBytes { max: usize },
     ForeignKey { key: String },
+    LongKey { bytes: usize, max: usize },
     RandomBytes { max: u64 },
 }
 
@@ -37,6 +38,9 @@ impl fmt::Display for Stop {
                 "it reached for the state of '{key}', which is no key of its batch; \
                  use an event's key, or that key followed by '/'"
             ),
+            Stop::LongKey { bytes, max } => {
+                write!(f, "it used a state key of {bytes} bytes, and one may have {max}; use a shorter one")
+            }
             Stop::RandomBytes { max } => {
                 write!(f, "it asked for more than {max} random bytes at once; ask for fewer")
             }

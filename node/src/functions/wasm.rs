@@ -7,7 +7,7 @@ use dunlin_operators::operator::{FromHead, Handled, Operator, State};
 use dunlin_protocol::effect::{Again, CallError, Invoked};
 use dunlin_protocol::event::Event;
 use dunlin_protocol::id::Name;
-use dunlin_protocol::limits::{COMMIT_BYTES_MAX, EVENT_BYTES_MAX};
+use dunlin_protocol::limits::{COMMIT_BYTES_MAX, EVENT_BYTES_MAX, KEY_BYTES_MAX};
 use dunlin_protocol::pipeline::manifest::{Module as Named, WasmSpec};
 use dunlin_protocol::time::Time;
 use wasmtime::Store;
@@ -142,13 +142,7 @@ impl WasmOperator {
                 return Err(self.failed(reason, Again::Maybe));
             }
             let event = event_out(output);
-            if event.weight() > EVENT_BYTES_MAX {
-                let reason = format!(
-                    "the function emitted an event of {} bytes; an event may have {EVENT_BYTES_MAX}",
-                    event.weight()
-                );
-                return Err(self.failed(reason, Again::Maybe));
-            }
+            check_emitted(&event).map_err(|reason| self.failed(reason, Again::Maybe))?;
             weight += event.weight();
             if weight > COMMIT_BYTES_MAX {
                 let stop = Stop::CommitBytes { max: COMMIT_BYTES_MAX };
@@ -158,6 +152,29 @@ impl WasmOperator {
         }
         Ok(Handled { emitted, observed: guest.observed(), ..Handled::default() })
     }
+}
+
+/// What an event may be, whoever makes it: the door holds published ones to the same.
+fn check_emitted(event: &Event) -> Result<(), String> {
+    if event.weight() > EVENT_BYTES_MAX {
+        return Err(format!(
+            "the function emitted an event of {} bytes; an event may have {EVENT_BYTES_MAX}",
+            event.weight()
+        ));
+    }
+    if event.key.len() > KEY_BYTES_MAX {
+        return Err(format!(
+            "the function emitted an event with a key of {} bytes; a key may have {KEY_BYTES_MAX}",
+            event.key.len()
+        ));
+    }
+    if event.time > Time::LATEST {
+        return Err(format!(
+            "the function emitted an event of {} ms after 1970, which lies behind the year 9999",
+            event.time.0
+        ));
+    }
+    Ok(())
 }
 
 fn event_in(invoked: &Invoked) -> types::Event {

@@ -55,8 +55,8 @@ pub enum RpcError {
     Lost(String),
     #[error("a module of {0} bytes is longer than the {MODULE_BYTES_MAX} bytes that a node takes")]
     TooLong(usize),
-    #[error("the node refused the module: {0}")]
-    Module(String),
+    #[error("{}", .0.detail)]
+    Module(Fault),
     #[error(transparent)]
     Transport(#[from] TransportError),
 }
@@ -169,7 +169,7 @@ async fn module_answer(stream: Stream) -> Result<(Digest, bool), RpcError> {
     let mut frames = FrameReader::new(stream, FRAME_BYTES_MAX, SILENCE_MAX);
     match frames.value::<RpcOut>().await.map_err(lost)? {
         RpcOut::Module { digest, held, .. } => Ok((digest, held)),
-        RpcOut::Answer { response: Response::Failed(fault), .. } => Err(RpcError::Module(fault.detail)),
+        RpcOut::Answer { response: Response::Failed(fault), .. } => Err(RpcError::Module(fault)),
         RpcOut::Answer { .. } | RpcOut::Lines { .. } => {
             Err(RpcError::Lost("the node answered something else".into()))
         }

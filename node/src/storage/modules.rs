@@ -1,8 +1,9 @@
 //! WebAssembly components by their digest. Bytes that do not match are no module: they go, and the
 //! module is missing, to be fetched again.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use dunlin_protocol::id::Digest;
@@ -32,7 +33,7 @@ impl ModuleStore {
             return Err(StorageError::ModuleTooLong { bytes: bytes.len(), limit: MODULE_BYTES_MAX });
         }
         let digest = Digest::of(bytes);
-        if self.get(digest)?.is_none() {
+        if !self.has(digest) || self.get(digest)?.is_none() {
             files::put(&self.path(digest), bytes)?;
         }
         Ok(digest)
@@ -53,7 +54,6 @@ impl ModuleStore {
         Ok(Some(Bytes::from(bytes)))
     }
 
-    /// Whether the module is here; `get` checks its bytes.
     /// The modules that are here, by the names of their files.
     pub fn list(&self) -> Result<Vec<Digest>, StorageError> {
         let entries = fs::read_dir(&self.folder).saying("read", &self.folder)?;
@@ -62,8 +62,28 @@ impl ModuleStore {
         Ok(entries.filter_map(name).collect())
     }
 
+    /// Those that were put here at least so long ago.
+    pub fn older_than(&self, age: Duration) -> Result<Vec<Digest>, StorageError> {
+        let old = |digest: &Digest| {
+            let about = fs::metadata(self.path(*digest)).and_then(|about| about.modified());
+            about.is_ok_and(|put| put.elapsed().is_ok_and(|since| since >= age))
+        };
+        Ok(self.list()?.into_iter().filter(old).collect())
+    }
+
+    pub fn remove(&self, digest: Digest) -> Result<(), StorageError> {
+        files::remove(&self.path(digest))
+    }
+
+    /// Whether the module is here, for somebody who is about to name it: it counts as put anew.
+    /// `get` checks its bytes.
     pub fn has(&self, digest: Digest) -> bool {
-        self.path(digest).exists()
+        let file = File::options().append(true).open(self.path(digest));
+        file.is_ok_and(|file| {
+            // Should that fail, the module may go an hour after it was put.
+            let _ = file.set_modified(SystemTime::now());
+            true
+        })
     }
 
     fn path(&self, digest: Digest) -> PathBuf {

@@ -12,12 +12,11 @@ use dunlin_protocol::log::record::{Body, Change, Commit, Record};
 use dunlin_protocol::mesh::catalog::LogName;
 use dunlin_protocol::pipeline::manifest::Durability;
 use tempfile::TempDir;
-use tokio::sync::mpsc::Receiver;
 
 use super::log_file::{LogFile, SEGMENT_FILE_BYTES_MAX};
 use super::log_view::Logs;
 use super::{LogReader, ModuleStore, StateStore, Storage, StorageError, files, recovery};
-use crate::inbox::Inbox;
+use crate::inbox::{Inbox, Inputs};
 
 fn name(n: u8) -> LogName {
     LogName::Catalog(NodeId([n; 32]))
@@ -27,7 +26,7 @@ fn name(n: u8) -> LogName {
 struct Node {
     folder: TempDir,
     storage: Option<Storage>,
-    inputs: Receiver<Input>,
+    inputs: Inputs,
     log: LogId,
     head: Position,
     records: Vec<Record>,

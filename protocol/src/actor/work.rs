@@ -165,8 +165,10 @@ impl Work {
         // alone do not pause it: others were accepted in the commit that parked them.
         let fresh = self.commit.events_in > 0;
         if sink && fresh && self.accepted == 0 && self.refused > 0 && self.ranges.is_empty() {
-            let reason = outcome.failed.first().map_or_else(String::new, |failed| failed.reason.clone());
-            return Verdict::WaitAndRepeat(reason);
+            let first = outcome.failed.first().map_or("", |failed| failed.reason.as_str());
+            return Verdict::WaitAndRepeat(alloc::format!(
+                "every event is refused ({first}), so this sink pauses and its events wait; it goes on by itself once one is accepted"
+            ));
         }
         self.emitted_bytes += weight_of(&outcome);
         let Outcome { emitted, changes, timers, observed, failed } = outcome;

@@ -224,6 +224,11 @@ impl Catalog {
         self.behind(their)
     }
 
+    /// How far this peer says that our own log goes; none while it has not told.
+    pub fn claim(&self, peer: &NodeId) -> Option<Seq> {
+        self.claims.get(peer).copied()
+    }
+
     /// The peer is gone: what it claimed holds nothing back.
     pub fn on_disconnected(&mut self, node: NodeId) {
         self.claims.remove(&node);

@@ -15,7 +15,7 @@ use crate::mesh::catalog::{CatalogEntry, Deployed, NodeFacts, Revision};
 use crate::mesh::revision::{Next, next_revision, removal};
 use crate::pipeline::manifest::{Manifest, Module, Operator};
 use crate::pipeline::plan::{Head, Home, Plan};
-use crate::rpc::{FaultKind, Response};
+use crate::rpc::{FaultKind, Liveness, Response};
 use crate::time::{Span, Time};
 use crate::wire::message::{AskId, Message};
 
@@ -23,6 +23,10 @@ use crate::wire::message::{AskId, Message};
 const MODULES_DEADLINE: Span = Span(30_000);
 /// A module that did not come is asked for again after this long.
 const FETCH_AGAIN: Span = Span(3_000);
+
+/// How long a revision that stands here waits for the connected members to hold it too, before it
+/// is answered: whoever hears the answer may turn to any of them.
+const TELL_WAIT: Span = Span(3_000);
 
 /// A deploy or removal under way on the node that took it.
 #[derive(Debug)]
@@ -37,7 +41,7 @@ enum Step {
     /// Nodes are fetching modules.
     Modules { waiting: BTreeSet<AskId>, revision: Revision },
     /// Its record of this node's catalog log is on its way to disk.
-    Written { seq: Seq, revision: Revision },
+    Written { seq: Seq, revision: Revision, until: Time },
 }
 
 /// Another node (or this one) waits for modules here.
@@ -121,7 +125,8 @@ impl Peer {
         self.deploys.values().any(|deploying| &deploying.pipeline == pipeline)
     }
 
-    /// The members that may be given work: those that can be reached.
+    /// The members that may be given work: those that can be reached. One that is connected and
+    /// does not answer the others' probes is as good as away.
     fn candidates(&self) -> BTreeMap<NodeId, NodeFacts> {
         let mut nodes: BTreeMap<NodeId, NodeFacts> = self
             .catalog
@@ -129,6 +134,9 @@ impl Peer {
             .nodes()
             .iter()
             .filter(|(node, _)| self.reachable(**node))
+            .filter(|(node, _)| {
+                self.membership.members().get(node).is_none_or(|state| *state == Liveness::Alive)
+            })
             .map(|(node, facts)| (*node, facts.clone()))
             .collect();
         nodes.insert(self.me, self.own_facts.clone());
@@ -164,7 +172,9 @@ impl Peer {
         let number = self.fresh();
         let seq = self.catalog.next_reference().seq;
         self.append_fact(CatalogEntry::Revision(revision.clone()), effects);
-        self.deploys.insert(number, Deploying { asker, pipeline, step: Step::Written { seq, revision } });
+        let until = self.now.after(TELL_WAIT);
+        let step = Step::Written { seq, revision, until };
+        self.deploys.insert(number, Deploying { asker, pipeline, step });
     }
 
     pub(super) fn on_modules(
@@ -208,13 +218,19 @@ impl Peer {
         }
     }
 
-    /// This node's catalog log grew: deploys whose record stands are answered.
+    /// This node's catalog log grew, or a member told what it holds of it: deploys whose record
+    /// stands, here and with all that are connected, are answered.
     pub(super) fn revisions_stand(&mut self, effects: &mut Effects) {
         let stands = self.catalog.heads().get(&self.me).map_or(Seq(0), |head| head.seq);
+        let told = |seq: Seq| self.connected.iter().all(|peer| self.catalog.claim(peer) >= Some(seq));
+        let is_done = |deploying: &Deploying| match &deploying.step {
+            Step::Written { seq, until, .. } => *seq <= stands && (*until <= self.now || told(*seq)),
+            Step::Modules { .. } => false,
+        };
         let done: Vec<u64> = self
             .deploys
             .iter()
-            .filter(|(_, deploying)| matches!(&deploying.step, Step::Written { seq, .. } if *seq <= stands))
+            .filter(|(_, deploying)| is_done(deploying))
             .map(|(number, _)| *number)
             .collect();
         for number in done {
@@ -301,6 +317,15 @@ impl Peer {
                 self.module_wants.push(wanted);
             }
         }
+    }
+
+    /// The modules of deploys under way, and those that other nodes wait for.
+    pub(super) fn modules_under_way(&self) -> impl Iterator<Item = Digest> {
+        let deploys = self.deploys.values().filter_map(|deploying| match &deploying.step {
+            Step::Modules { revision, .. } | Step::Written { revision, .. } => revision.content.as_ref(),
+        });
+        let wanted = self.module_wants.iter().flat_map(|wanted| wanted.digests.iter().copied());
+        deploys.flat_map(|content| content.manifest.modules()).chain(wanted)
     }
 
     /// A module that an actor here needs: asked of every member in turn.

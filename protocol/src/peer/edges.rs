@@ -199,8 +199,14 @@ impl Peer {
                 }
             }
             Err(why) => {
-                self.report(Level::Error, "log_unreadable", format!("log {log}: {why}"), effects);
+                let next = subscription.sent().seq.next();
+                let first = self.logs.get(&log).map_or(Seq(0), |writer| writer.first());
                 self.unsubscribe(node, edge);
+                // Retention overtook a reader that it does not wait for: nothing is broken.
+                if next < first {
+                    return self.send(node, Message::Refused { edge, why: Refusal::Gone { first } }, effects);
+                }
+                self.report(Level::Error, "log_unreadable", format!("log {log}: {why}"), effects);
                 self.send(node, Message::Refused { edge, why: Refusal::Damaged }, effects);
             }
         }
@@ -322,6 +328,14 @@ impl Peer {
             }
             Refusal::TooMany => {}
             Refusal::Gone { .. } | Refusal::Diverged | Refusal::Damaged => {
+                if let (Owner::Tap(tap), Refusal::Gone { first }) = (owner, why) {
+                    let detail = format!(
+                        "retention let go of what this tail had not read yet (log {log} is kept from record {} on); \
+                         tail again with --from start for what is kept",
+                        first.0
+                    );
+                    return self.fail_tap(tap, detail, effects);
+                }
                 let what = match why {
                     Refusal::Gone { first } => format!("its records before {} are no longer kept", first.0),
                     Refusal::Diverged => {

@@ -21,6 +21,7 @@ use crate::mesh::membership::MeshEffects;
 use crate::mutation::{Mutation, planted};
 use crate::pipeline::manifest::Durability;
 use crate::pipeline::plan::{Head, Role};
+use crate::rpc::Liveness;
 use crate::wire::message::{EdgeId, Filter, From, Message};
 
 impl Peer {
@@ -39,11 +40,14 @@ impl Peer {
     pub(super) fn on_disconnected(&mut self, node: NodeId, effects: &mut Effects) {
         self.connected.remove(&node);
         self.catalog.on_disconnected(node);
+        self.settling.remove(&node);
+        self.heads_answered.remove(&node);
         self.drop_subscriptions_of(node);
         for reader in self.readers.values_mut().filter(|reader| reader.writer == node) {
             reader.lost();
         }
         self.expire_questions(effects);
+        self.revisions_stand(effects);
     }
 
     pub(super) fn on_swim(&mut self, from: NodeId, datagram: &[u8], effects: &mut Effects) {
@@ -60,6 +64,17 @@ impl Peer {
         self.carry_mesh(mesh, effects);
     }
 
+    /// Connected members that do not count as alive are greeted again: a greeting may be lost.
+    pub(super) fn greet_again(&mut self, effects: &mut Effects) {
+        let asleep: Vec<NodeId> =
+            self.connected.iter().copied().filter(|node| self.liveness(*node) != Liveness::Alive).collect();
+        for node in asleep {
+            let mut mesh = MeshEffects::default();
+            self.membership.on_connected(node, &mut mesh);
+            self.carry_mesh(mesh, effects);
+        }
+    }
+
     fn carry_mesh(&mut self, mesh: MeshEffects, effects: &mut Effects) {
         for (to, datagram) in mesh.sends {
             self.send(to, Message::Swim(datagram), effects);
@@ -70,6 +85,7 @@ impl Peer {
         for (node, liveness) in mesh.changed {
             self.report(Level::Info, "member", format!("{node} is {liveness:?}"), effects);
         }
+        self.settle_down(effects);
     }
 
     // --- the catalog ---
@@ -107,6 +123,7 @@ impl Peer {
         for peer in core::mem::take(&mut self.tell_back) {
             self.send(peer, Message::CatalogHeads(heads.clone()), effects);
         }
+        self.settle_down(effects);
     }
 
     /// The records wait in `catalog_unwritten`; the next beat tries again.
@@ -139,9 +156,23 @@ impl Peer {
         }
         let ours = self.catalog.heads();
         let behind = heads.iter().any(|(node, head)| ours.get(node).is_none_or(|our| our.seq < head.seq));
-        if !behind {
-            self.settled();
+        if behind && self.heard_of(from, heads) {
+            // It answers with what is missing here.
+            self.send(from, Message::CatalogHeads(ours), effects);
         }
+        if !self.phase.is_open() {
+            let held = heads.iter().map(|(node, head)| (*node, head.seq)).collect();
+            self.settling.insert(from, held);
+        }
+        self.settle_down(effects);
+        self.revisions_stand(effects);
+    }
+
+    /// Whether these heads hold more than the last ones that this peer was answered for. What is on
+    /// its way already is not asked for once more; what got lost is, by the beat's own heads.
+    fn heard_of(&mut self, from: NodeId, heads: &BTreeMap<NodeId, crate::wire::message::Head>) -> bool {
+        let records = heads.values().fold(0u64, |sum, head| sum.saturating_add(head.seq.0));
+        self.heads_answered.insert(from, records) != Some(records)
     }
 
     pub(super) fn on_catalog_records(

@@ -41,7 +41,7 @@ use crate::actor::source::{Asker, SourceLog};
 use crate::edge::reader::Reader;
 use crate::edge::writer::Subscription;
 use crate::effect::{Effect, Effects, Input, Level, LookId, ReadId, Report, RequestId};
-use crate::id::{Digest, LogId, Name, NodeId};
+use crate::id::{Digest, LogId, Name, NodeId, Seq};
 use crate::log::record::Record;
 use crate::log::writer::Log;
 use crate::mesh::catalog::{Catalog, NodeFacts};
@@ -63,6 +63,8 @@ pub struct PeerConfig {
     pub facts: NodeFacts,
     /// The mesh's name: its public key as text.
     pub mesh: String,
+    /// It came into its mesh by a token, so there are others, whether it has heard of them or not.
+    pub joined: bool,
 }
 
 pub struct Peer {
@@ -70,6 +72,7 @@ pub struct Peer {
     now: Time,
     started_at: Time,
     phase: start::Phase,
+    joined: bool,
     mesh: String,
     own_facts: NodeFacts,
     catalog: Catalog,
@@ -80,6 +83,10 @@ pub struct Peer {
     catalog_failed: BTreeSet<NodeId>,
     /// Peers that gave catalog records and may have more: they are told our heads.
     tell_back: BTreeSet<NodeId>,
+    /// How many records the heads held for which each peer was last told ours.
+    heads_answered: BTreeMap<NodeId, u64>,
+    /// While the node settles: what each peer said last that it holds.
+    settling: BTreeMap<NodeId, BTreeMap<NodeId, Seq>>,
     membership: Membership,
     connected: BTreeSet<NodeId>,
     modules: BTreeSet<Digest>,
@@ -111,6 +118,8 @@ pub struct Peer {
     restless_logs: BTreeSet<LogId>,
     next: u64,
     measured: (u64, u64),
+    /// Lines that connectors left out, by source log.
+    rejected: BTreeMap<LogId, u64>,
     troubles: BTreeMap<String, String>,
 }
 
@@ -128,6 +137,7 @@ impl Peer {
             now: Time(0),
             started_at: Time(0),
             phase: start::Phase::Recovering,
+            joined: config.joined,
             mesh: config.mesh,
             own_facts: config.facts,
             catalog: Catalog::new(me, config.key),
@@ -135,6 +145,8 @@ impl Peer {
             catalog_logs: BTreeMap::new(),
             catalog_failed: BTreeSet::new(),
             tell_back: BTreeSet::new(),
+            heads_answered: BTreeMap::new(),
+            settling: BTreeMap::new(),
             membership: Membership::new(me, config.generation, config.seed),
             connected: BTreeSet::new(),
             modules: BTreeSet::new(),
@@ -162,6 +174,7 @@ impl Peer {
             restless_logs: BTreeSet::new(),
             next: 0,
             measured: (0, 0),
+            rejected: BTreeMap::new(),
             troubles: BTreeMap::new(),
         }
     }
@@ -183,6 +196,21 @@ impl Peer {
     pub fn manifests(&self) -> BTreeMap<Name, Arc<Manifest>> {
         let layouts = self.wiring.assignment().pipelines().iter();
         layouts.map(|(name, layout)| (name.clone(), layout.manifest.clone())).collect()
+    }
+
+    /// The modules that a revision of a living pipeline names (those before the present one too:
+    /// somebody may go back), or a deploy under way, or a member that waits for them. No other is
+    /// needed here.
+    pub fn modules_named(&self) -> BTreeSet<Digest> {
+        let living = self.catalog.facts().pipelines().values().flat_map(|current| {
+            let known = current.earlier.iter().chain(&current.superseded).map(|known| &known.revision);
+            known.chain([&current.revision])
+        });
+        let content = living.filter_map(|revision| revision.content.as_ref());
+        let mut named: BTreeSet<Digest> =
+            content.flat_map(|content| content.manifest.modules()).chain(self.modules_under_way()).collect();
+        named.extend(self.modules_asked.keys());
+        named
     }
 
     /// Takes one input; appends what the node wants done. Never fails, never waits.
@@ -207,10 +235,14 @@ impl Peer {
             Input::Hosted { actor, outcome } => self.on_hosted(actor, outcome, effects),
             Input::Returned { actor, call, outcome } => self.on_returned(actor, call, outcome, effects),
             Input::ModuleHeld { digest } => self.on_module_held(digest, effects),
+            Input::ModuleGone { digest } => _ = self.modules.remove(&digest),
             Input::ModuleMissing { digest, why } => self.on_module_missing(digest, &why, effects),
             Input::LookedUp { look, entries } => self.on_looked_up(look, entries, effects),
             Input::Timer(timer) => self.on_timer(timer, effects),
-            Input::Measured { rss_bytes, disk_bytes } => self.measured = (rss_bytes, disk_bytes),
+            Input::Measured { rss_bytes, disk_bytes, rejected } => {
+                self.measured = (rss_bytes, disk_bytes);
+                self.rejected = rejected.into_iter().collect();
+            }
         }
         self.settle(effects);
     }

@@ -339,6 +339,7 @@ impl Peer {
             watermark: None,
             parked: 0,
             dead: 0,
+            rejected: self.rejected.get(&log).copied().unwrap_or(0),
             trouble: writer.damage.clone(),
         };
         if let Some(source) = self.sources.get(&log) {
@@ -564,6 +565,7 @@ impl Peer {
             watermark: None,
             parked: 0,
             dead: 0,
+            rejected: 0,
             trouble: Some(trouble),
         }
     }

@@ -1,6 +1,10 @@
-//! How a node begins: what the disk held becomes logs and memories again, then it waits a moment
-//! for its peers' catalogs (so that a removal is learned before anything is served), then it opens.
+//! How a node begins: what the disk held becomes logs and memories again, then it settles, then it
+//! opens. To settle is to compare catalogs with the other members (a removal is learned before
+//! anything is served) until each of them holds what this node says of itself: whoever hears that
+//! it is ready may count on all of them for the next deploy. Members that are away are not waited
+//! for long.
 
+use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -8,18 +12,21 @@ use alloc::vec::Vec;
 use super::Peer;
 use crate::actor::fold::{ActorMemory, FOLD_VERSION, LogFold, Memory, SourceMemory};
 use crate::effect::{Effect, Effects, Level, RecoveredLog, Timer};
-use crate::id::{LogId, NodeId, Position};
+use crate::id::{LogId, NodeId, Position, Seq};
 use crate::limits::{CATALOG_REPEAT, EDGE_REPEAT};
 use crate::log::record::Record;
 use crate::log::writer::{Kept, Log};
 use crate::mesh::catalog::{CatalogEntry, LogName};
 use crate::pipeline::manifest::{Durability, Retention};
 use crate::pipeline::plan::Role;
+use crate::rpc::Liveness;
 use crate::time::{Span, Time};
 use crate::wire::message::Message;
 
 /// How long a node that knows others waits for their catalogs before it serves.
 const SETTLE_WAIT: Span = Span(2_000);
+/// The same for one that has joined and heard of nobody yet: it was let in just now.
+const JOIN_WAIT: Span = Span(10_000);
 const RETENTION_EVERY: Span = Span(5_000);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,10 +117,8 @@ impl Peer {
         self.started_at = self.now;
         self.catalog.begin(self.now);
         let alone = self.catalog.facts().nodes().keys().all(|node| *node == self.me);
-        self.phase = match alone {
-            true => Phase::Running,
-            false => Phase::Settling { until: self.now.after(SETTLE_WAIT) },
-        };
+        let wait = if alone && self.joined { JOIN_WAIT } else { SETTLE_WAIT };
+        self.phase = Phase::Settling { until: self.now.after(wait) };
         effects.push(Effect::SetTimer { timer: Timer::Beat, at: self.now });
         effects.push(Effect::SetTimer { timer: Timer::Retention, at: self.now.after(RETENTION_EVERY) });
     }
@@ -138,9 +143,10 @@ impl Peer {
         if let Phase::Settling { until } = self.phase
             && until <= self.now
         {
-            self.phase = Phase::Running;
+            self.open();
         }
         self.tell_own_facts(effects);
+        self.greet_again(effects);
         self.repeat_unwritten(effects);
         self.dial_missing(effects);
         if self.now.since(self.started_at).0 % CATALOG_REPEAT.0 < EDGE_REPEAT.0 {
@@ -151,13 +157,42 @@ impl Peer {
         self.retry_openings(effects);
         self.retry_unopened(effects);
         self.expire_questions(effects);
+        self.revisions_stand(effects);
     }
 
-    /// A peer's catalog was compared: nothing more to wait for once ours is level with it.
-    pub(super) fn settled(&mut self) {
-        if let Phase::Settling { .. } = self.phase {
-            self.phase = Phase::Running;
+    /// A peer told what it holds, or something of the catalog came to stand here: what is missing
+    /// on either side is said at once, and the node opens when nothing is.
+    pub(super) fn settle_down(&mut self, effects: &mut Effects) {
+        let Phase::Settling { .. } = self.phase else { return };
+        self.tell_own_facts(effects);
+        self.dial_missing(effects);
+        if self.is_known() {
+            self.open();
         }
+    }
+
+    /// This node's facts stand here, and every other member is there, has told nothing that is not here, and holds this node's facts.
+    fn is_known(&self) -> bool {
+        let nodes = self.catalog.facts().nodes();
+        let ours = self.catalog.heads();
+        let own_end = ours.get(&self.me).map_or(Seq(0), |head| head.seq);
+        let level = |heads: &BTreeMap<NodeId, Seq>| {
+            heads.iter().all(|(node, seq)| ours.get(node).is_some_and(|our| our.seq >= *seq))
+                && heads.get(&self.me).is_some_and(|seq| *seq >= own_end)
+        };
+        let mut others = nodes.keys().filter(|node| **node != self.me).peekable();
+        nodes.get(&self.me) == Some(&self.own_facts)
+            && (others.peek().is_some() || !self.joined)
+            && others.all(|node| {
+                self.connected.contains(node)
+                    && self.liveness(*node) == Liveness::Alive
+                    && self.settling.get(node).is_some_and(level)
+            })
+    }
+
+    fn open(&mut self) {
+        self.phase = Phase::Running;
+        self.settling.clear();
     }
 
     /// What this node is stands in its own catalog log, once, and again when it changed.

@@ -50,6 +50,25 @@ impl Peer {
             let why = format!("pipeline '{}' has no stream '{}'; it has {names}", tail.pipeline, tail.stream);
             return self.fail(asker, FaultKind::Unknown, why, effects);
         }
+        if tail.limit == Some(0) {
+            return effects.push(Effect::Answer {
+                id,
+                response: Response::Events { events: Vec::new() },
+                last: true,
+            });
+        }
+        if let TailFrom::Cursor(cursor) = &tail.from {
+            let logs = self.wiring.logs_of_stream(&tail.pipeline, &tail.stream);
+            let known = logs.iter().any(|(log, _, _)| cursor.0.contains_key(log));
+            if !known && !cursor.0.is_empty() {
+                let why = format!(
+                    "the cursor names no log of '{}/{}': it comes from another stream, or from before the pipeline was \
+                     removed; tail from start, or from the cursor of an event of this stream",
+                    tail.pipeline, tail.stream
+                );
+                return self.fail(asker, FaultKind::Invalid, why, effects);
+            }
+        }
         let cursor = match &tail.from {
             TailFrom::Cursor(cursor) => cursor.clone(),
             TailFrom::Start | TailFrom::Now => Cursor::default(),

@@ -238,6 +238,8 @@ pub struct ActorStatus {
     pub watermark: Option<Time>,
     pub parked: u64,
     pub dead: u64,
+    /// Of a source that a connector feeds: lines that are no events, since the connector started.
+    pub rejected: u64,
     /// Why it stands still, if it does.
     pub trouble: Option<String>,
 }

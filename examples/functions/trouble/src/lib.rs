@@ -25,6 +25,9 @@ impl Guest for Trouble {
                     outputs.extend((0..count).map(|_| output(Some(place as u32), payload.clone())))
                 }
                 Made::CausedBy(cause) => outputs.push(output(Some(cause), "{}".into())),
+                Made::Keyed(key, time_ms) => {
+                    outputs.push(Output { key, time_ms, ..output(Some(place as u32), "{}".into()) });
+                }
             }
         }
         Ok(outputs)
@@ -35,6 +38,7 @@ enum Made {
     One(String),
     Many(u32, String),
     CausedBy(u32),
+    Keyed(String, u64),
 }
 
 fn make(word: &str, key: &str) -> Result<Made, Failure> {
@@ -63,8 +67,11 @@ fn make(word: &str, key: &str) -> Result<Made, Failure> {
         "other-key" => state::put("somebody-else", b"mine now"),
         "longer-key" => state::put(&format!("{key}0"), b"mine now"),
         "big-state" => state::put(&format!("{key}/big"), &vec![7; 7 << 20]),
+        "long-state-key" => state::put(&format!("{key}/{}", "x".repeat(4096)), b"far too long"),
         "big-output" => return Ok(Made::One(format!("\"{}\"", "x".repeat(7 << 20)))),
         "many-outputs" => return Ok(Made::Many(300_000, "{}".into())),
+        "long-key" => return Ok(Made::Keyed("x".repeat(1025), 1)),
+        "end-of-time" => return Ok(Made::Keyed(key.into(), u64::MAX)),
         "wrong-cause" => return Ok(Made::CausedBy(1000)),
         "file" => {
             let error = std::fs::read_to_string("/etc/passwd").unwrap_err();

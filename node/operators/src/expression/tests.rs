@@ -14,6 +14,7 @@ fn run(expression: &str) -> Result<String, String> {
 #[track_caller]
 fn gives(expression: &str, json: &str) {
     assert_eq!(run(expression).as_deref(), Ok(json), "{expression}");
+    Expression::compile(expression).unwrap().check_value().unwrap();
 }
 
 #[track_caller]
@@ -109,6 +110,7 @@ fn wrong_expressions_do_not_compile() {
     fails("event.price >", "`event.price >` is no expression: at character");
     fails("", "is no expression");
     fails("event.price.matches('a')", "there is no function 'matches'");
+    fails("event.flight.startWith('a')", "did you mean 'startsWith'?");
     fails("now()", "there is no function 'now'");
     fails("Foo{a: 1}", "messages are not there");
     fails("event.?a", "is no expression");
@@ -135,4 +137,60 @@ fn the_deepest_that_passes_fits_a_small_stack() {
     ];
     let run_all = move || deep.iter().for_each(|text| drop(run(text)));
     std::thread::Builder::new().stack_size(1 << 20).spawn(run_all).unwrap().join().unwrap();
+}
+
+#[track_caller]
+fn filter_refused(expression: &str, why: &str) {
+    let error = Expression::compile(expression).and_then(|it| it.check_filter()).unwrap_err().to_string();
+    assert!(error.contains(why), "{expression}: {error}");
+}
+
+#[track_caller]
+fn value_refused(expression: &str, why: &str) {
+    let error = Expression::compile(expression).and_then(|it| it.check_value()).unwrap_err().to_string();
+    assert!(error.contains(why), "{expression}: {error}");
+}
+
+#[test]
+fn a_filter_that_asks_nothing_is_refused() {
+    filter_refused("event", "gives a map, and a filter asks");
+    filter_refused("event.v + 1", "gives a number, and a filter asks");
+    filter_refused("'yes'", "gives text, and a filter asks");
+    filter_refused("size(event.tags)", "gives a number");
+    filter_refused("event.ok ? 1 : 2", "gives a number");
+    filter_refused("event.tags.map(t, t)", "gives a list");
+    filter_refused("true", "is always true, so the filter lets every event through");
+    filter_refused("1 > 2", "is always false, so the filter lets no event through");
+    filter_refused("event.v > 1 || true", "is always true");
+    filter_refused("!(event.ok && false)", "is always true");
+    filter_refused("[1, 2].exists(x, x > 1)", "is always true");
+    for sound in ["event.ok", "event.v > 1", "event.tags.exists(t, t == 'a')", "event.v > 1 && true"] {
+        Expression::compile(sound).unwrap().check_filter().unwrap();
+    }
+}
+
+#[test]
+fn what_fails_for_every_event_is_refused() {
+    value_refused("event.v + (event.w > 1)", "'+' cannot stand between a value and true or false");
+    value_refused("'a' * event.v", "'*' cannot stand between text and a value");
+    value_refused("event + 1", "'+' cannot stand between a map and a number");
+    value_refused("event > 1", "'>' cannot stand between a map and a number");
+    value_refused("'a' < 1", "'<' cannot stand between text and a number");
+    value_refused("!event.flight.contains(1)", "what 'contains' looks for is a number and must be text");
+    value_refused("contains(event.flight, 'a')", "write event.field.contains");
+    value_refused("size(event.a, event.b)", "'size' takes one value, and here are 2");
+    value_refused("size(5)", "what 'size' takes is a number");
+    value_refused("-'a'", "'-' is text and must be a number");
+    value_refused("event.v / 0", "'/' by zero");
+    value_refused("int('x') + event.v", "fails for every event");
+    value_refused("1.0 / 0.0", "inf is not a number that JSON has");
+    value_refused("type(event.v)", "which JSON cannot hold");
+    value_refused("'a'.b", "text has no field 'b'");
+    value_refused("event.v in 5", "what stands behind 'in' is a number");
+    value_refused("[event.v].map(x, x + {})", "'+' cannot stand between");
+    for sound in
+        ["1", "'web'", "event", "event.v + 1 + event.flight", "{'a': event.v}.a", "[1].map(x, x + event.v)"]
+    {
+        Expression::compile(sound).unwrap().check_value().unwrap();
+    }
 }

@@ -2,6 +2,8 @@
 
 use dunlin_protocol::pipeline::manifest::{F64, Label, LearnSpec};
 
+use crate::spelling::nearest;
+
 /// The experts, in the order of every list of predictions and weights.
 pub const EXPERTS: [&str; 4] = ["last_value", "rls", "median", "classes"];
 pub const RLS: usize = 1;
@@ -52,7 +54,7 @@ impl Settings {
             match EXPERTS.iter().zip(active.iter_mut()).find(|(name, _)| *name == model) {
                 Some((_, slot)) => *slot = true,
                 None => {
-                    return Err(format!("there is no model '{model}': choose from {}", EXPERTS.join(", ")));
+                    return Err(format!("there is no model '{model}': {}", nearest(model, EXPERTS)));
                 }
             }
         }

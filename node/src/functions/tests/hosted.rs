@@ -12,18 +12,17 @@ use dunlin_protocol::mesh::catalog::{CatalogRef, LogName, Share};
 use dunlin_protocol::pipeline::manifest::{Outlet, StreamName, WasmLimits};
 use dunlin_protocol::pipeline::plan::{Chain, Feed, Head, Output, Role, UnitId};
 use dunlin_protocol::time::Time;
-use tokio::sync::mpsc;
 
 use super::guests::{Memory, NOW, batch, count, position, settings, spec};
-use crate::functions::{Functions, FunctionsSettings, HeadFactory};
-use crate::inbox::Inbox;
+use crate::functions::{Engine, Functions, FunctionsSettings, HeadFactory};
+use crate::inbox::{Inbox, Inputs};
 
 const ACTOR: LogId = LogId([5; 16]);
 
 /// A mesh of one actor, driven by hand.
 struct Stage {
     functions: Functions,
-    inputs: mpsc::Receiver<Input>,
+    inputs: Inputs,
     memory: Arc<Memory>,
     calls: u64,
 }
@@ -32,7 +31,7 @@ impl Stage {
     async fn new(head: Head, heads: HeadFactory) -> Stage {
         let memory = Memory::with_module(&count());
         let (inbox, inputs) = Inbox::new();
-        let settings = FunctionsSettings { engine: settings(), calls: 2 };
+        let settings = FunctionsSettings { engine: Engine::new(settings()).unwrap(), calls: 2 };
         let functions = Functions::start(settings, memory.ports(), heads, inbox).await.unwrap();
         let mut stage = Stage { functions, inputs, memory, calls: 0 };
         stage.functions.host(ACTOR, actor_spec(head), Position::START);

@@ -125,6 +125,9 @@ fn what_a_call_gives_is_bounded() {
     stopped("big-state", LARGE, Again::Maybe, &["emitted and changed more than"]);
     stopped("big-output", LARGE, Again::Maybe, &["an event may have"]);
     stopped("many-outputs", LARGE, Again::Maybe, &["the function"]);
+    stopped("long-state-key", LARGE, Again::Maybe, &["a state key of 4098 bytes, and one may have 4096"]);
+    stopped("long-key", LARGE, Again::Maybe, &["a key of 1025 bytes; a key may have 1024"]);
+    stopped("end-of-time", LARGE, Again::Maybe, &["behind the year 9999"]);
     stopped("wrong-cause", LARGE, Again::Maybe, &["named event 1000 as a cause"]);
     assert_eq!(made("flood-log").0, json!({}));
 }
