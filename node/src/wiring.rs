@@ -43,6 +43,7 @@ pub fn heads(data_folder: PathBuf) -> HeadFactory {
                 data_folder: data_folder.clone(),
                 pipeline: pipeline.clone(),
                 actor: spec.name.id(),
+                follows: spec.follows,
             };
             sink(name, outlet, &place).map(Some)
         }

@@ -193,7 +193,8 @@ pub enum Effect {
         log: LogId,
     },
     /// Make the actor's function ready; keyed state is that of log `actor` at `head`: a store that
-    /// is behind is brought up from the log, one that is ahead is rebuilt.
+    /// is behind is brought up from the log, one that is ahead is rebuilt. Where the log says `Inherit`,
+    /// its state there is that of the log named, at the position named.
     Host {
         actor: LogId,
         spec: Arc<ActorSpec>,
@@ -273,6 +274,9 @@ pub type Effects = Vec<Effect>;
 pub struct ActorSpec {
     pub name: LogName,
     pub chain: Chain,
+    /// The closed log before this one: its worker must have ended before this actor's keyed state is
+    /// brought up, since that begins with a copy of that log's.
+    pub follows: Option<LogId>,
 }
 
 /// A source that a connector feeds.

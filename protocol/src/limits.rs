@@ -16,6 +16,9 @@ pub const BATCH_BYTES_MAX: usize = 1 << 20;
 pub const BATCH_EVENTS_MAX: usize = 4096;
 /// What one commit may emit and change. Beyond: the call fails and is retried in halves.
 pub const COMMIT_BYTES_MAX: usize = 6 << 20;
+/// What one record may hand over of waiting events, dead letters and producers when a log follows
+/// another. Beyond: the old log stays at work, and `show` says what stands in the way.
+pub const INHERIT_BYTES_MAX: usize = 7 << 20;
 /// A reader's credit window per edge: the writer sends at most this plus one batch.
 pub const EDGE_CREDIT_BYTES: u64 = 1 << 20;
 /// Recent records kept in memory per log for readers that keep up. Older ones are read from disk.

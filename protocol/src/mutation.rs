@@ -26,10 +26,18 @@ pub enum Mutation {
     ReadFromStart,
     /// A writer sends whether or not its reader has granted credit.
     IgnoreCredit,
+    /// A log's last record is persisted in the log's own durability class, not synced.
+    LooseClose,
+    /// A log that follows another takes over nothing of what that one remembered.
+    ForgetFold,
+    /// A log that follows another begins with empty keyed state.
+    ForgetState,
+    /// A reader follows a log's successor without having read the log to its end.
+    PassEarly,
 }
 
 /// All of them.
-pub const MUTATIONS: [Mutation; 9] = [
+pub const MUTATIONS: [Mutation; 13] = [
     Mutation::AcknowledgeEarly,
     Mutation::ServeEarly,
     Mutation::SkipPositionCheck,
@@ -39,6 +47,10 @@ pub const MUTATIONS: [Mutation; 9] = [
     Mutation::ForgetReplay,
     Mutation::ReadFromStart,
     Mutation::IgnoreCredit,
+    Mutation::LooseClose,
+    Mutation::ForgetFold,
+    Mutation::ForgetState,
+    Mutation::PassEarly,
 ];
 
 #[cfg(all(feature = "mutations", debug_assertions))]

@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use dunlin_protocol::effect::{Input, RecoveredLog};
 use dunlin_protocol::id::{LogId, Position, Seq};
-use dunlin_protocol::log::record::Record;
+use dunlin_protocol::log::record::{Body, Record};
 use dunlin_protocol::mesh::catalog::LogName;
 
 use crate::chance::Chance;
+use crate::functions::Shelf;
 
 #[derive(Debug, Default)]
 pub struct Disk {
@@ -102,6 +103,23 @@ impl Disk {
             log.failing = false;
         }
         lost
+    }
+
+    /// The keyed state that a log's records make up to a position, with what it took over from the log
+    /// before it.
+    pub fn state_at(&self, log: LogId, at: Position) -> BTreeMap<Bytes, Bytes> {
+        let mut shelf = Shelf::default();
+        let records = self.logs.get(&log).map(|log| log.records.as_slice()).unwrap_or_default();
+        for record in records.iter().take_while(|record| record.seq <= at.seq) {
+            match record.decode() {
+                Ok(Body::Commit(commit)) => shelf.apply(&commit.state),
+                Ok(Body::Inherit(inherit)) => {
+                    shelf.committed = self.state_at(inherit.from, inherit.closed_at)
+                }
+                Ok(_) | Err(_) => {}
+            }
+        }
+        shelf.committed
     }
 
     pub fn read(&self, log: LogId, from: Seq, bytes_max: usize) -> Vec<Record> {

@@ -8,7 +8,7 @@ use dunlin_operators::chain::ChainRunner;
 use dunlin_operators::operator::{FromHead, Handled, Operator, State};
 use dunlin_protocol::effect::{ActorSpec, CallError, Invoked, Outcome};
 use dunlin_protocol::event::Event;
-use dunlin_protocol::id::Position;
+use dunlin_protocol::id::{LogId, Position};
 use dunlin_protocol::log::record::{Body, Change, Record};
 use dunlin_protocol::pipeline::plan::Head;
 use dunlin_protocol::time::Time;
@@ -86,8 +86,13 @@ impl std::fmt::Debug for Hosted {
 
 impl Hosted {
     /// The function of `spec` with the state that these records of its log make: an older store is
-    /// brought up, one whose position the log lacks goes.
-    pub fn new(spec: &Arc<ActorSpec>, records: &[Record], store: Option<Store>) -> Result<Hosted, String> {
+    /// brought up, one whose position the log lacks goes. `before` is the state of a closed log.
+    pub fn new(
+        spec: &Arc<ActorSpec>,
+        records: &[Record],
+        store: Option<Store>,
+        before: &dyn Fn(LogId, Position) -> BTreeMap<Bytes, Bytes>,
+    ) -> Result<Hosted, String> {
         let stage = match &spec.chain.head {
             Head::None | Head::Pass => String::new(),
             Head::Wasm { stage, .. } | Head::Learn { stage, .. } | Head::Forecast { stage, .. } => {
@@ -103,8 +108,12 @@ impl Hosted {
             hosted.shelf.committed = store.entries;
         }
         for record in records.iter().skip_while(|record| record.seq <= hosted.applied.seq) {
-            if let Ok(Body::Commit(commit)) = record.decode() {
-                hosted.shelf.apply(&commit.state);
+            match record.decode() {
+                Ok(Body::Commit(commit)) => hosted.shelf.apply(&commit.state),
+                Ok(Body::Inherit(inherit)) if spec.follows == Some(inherit.from) => {
+                    hosted.shelf.committed = before(inherit.from, inherit.closed_at);
+                }
+                Ok(_) | Err(_) => {}
             }
         }
         hosted.applied = records.last().map_or(Position::START, Record::position);

@@ -59,6 +59,9 @@ pub struct Run {
     next_cut: Time,
     heal_at: Time,
     next_trial: Time,
+    /// Changed files that were deployed so far, and the requests that wait for an answer.
+    redeploys: u64,
+    redeploying: BTreeSet<RequestId>,
 }
 
 impl Run {
@@ -73,6 +76,8 @@ impl Run {
             next_cut: Time::MAX,
             heal_at: Time::MAX,
             next_trial: Time::MAX,
+            redeploys: 0,
+            redeploying: BTreeSet::new(),
         }
     }
 
@@ -250,6 +255,9 @@ impl Run {
         }
         self.pass(span);
         while let Some((_, id, response, _)) = self.world.answers.pop_front() {
+            if self.redeploying.remove(&id) {
+                self.on_redeployed(&response);
+            }
             for publisher in &mut self.publishers {
                 match publisher.on_answer(id, &response, &mut self.world) {
                     Ok(true) => break,
@@ -328,13 +336,25 @@ impl Run {
         )))
     }
 
+    /// Every node knows all facts that any of them has told.
+    fn facts_are_level(&self) -> bool {
+        let mut heads =
+            self.world.nodes.iter().filter_map(|node| node.peer.as_ref()).map(|peer| peer.catalog().heads());
+        let first = heads.next();
+        heads.all(|other| Some(&other) == first.as_ref())
+    }
+
     /// Nobody lags, as `show` tells.
     fn is_level(&mut self) -> Result<bool, Broken> {
+        if !self.facts_are_level() {
+            return Ok(false);
+        }
         let id = self.world.request(0, Request::Show { pipeline: name("sim") });
         let answer = self.await_answer(id, Span(10_000))?.pop();
         let Some(Response::Shown(shown)) = answer else { return Ok(false) };
         let mut actors = shown.stages.iter().flat_map(|stage| &stage.actors);
-        Ok(actors.all(|actor| actor.lag == 0 && actor.trouble.is_none() && actor.epoch > 0))
+        let level = actors.all(|actor| actor.lag == 0 && actor.trouble.is_none() && actor.epoch > 0);
+        Ok(level && self.facts_are_level())
     }
 
     /// The actors that lag, as `show` tells.
@@ -380,8 +400,11 @@ fn name(text: &str) -> Name {
 }
 
 fn manifest_of(scenario: &Scenario) -> Result<Manifest, String> {
-    let mut manifest =
-        Manifest::from_toml(&scenario.manifest_text(), "scenario").map_err(|error| error.to_string())?;
+    parsed(&scenario.manifest_text())
+}
+
+fn parsed(text: &str) -> Result<Manifest, String> {
+    let mut manifest = Manifest::from_toml(text, "scenario").map_err(|error| error.to_string())?;
     for stage in manifest.stages.values_mut() {
         if let Operator::Wasm(spec) = &mut stage.operator {
             spec.module = Module::Digest(Digest([0; 32]));

@@ -41,6 +41,14 @@ pub enum Trial {
     FullDisk,
     /// A stage's outside is away for the whole phase of faults.
     Stalled,
+    /// Changed files are deployed while events flow, on any node.
+    Redeploy,
+    /// The same, and the last node is away during the first deploy and some of the later ones.
+    RedeployAbsent,
+    /// The same, and the mesh is cut in two again and again while both sides deploy.
+    Rivals,
+    /// Changed files while disks are full.
+    RedeployFull,
 }
 
 /// Source, filter, keyed stand-in guest, learning stage; every edge and every kind of home.
@@ -81,6 +89,36 @@ shares = 4
 shares = 3
 "#;
 
+/// The pipeline as its file number `number` has it: one bit of `changes` for each place that may differ.
+pub fn changed(text: &str, number: u64, changes: u64) -> String {
+    let has = |bit: u64| changes & (1 << bit) != 0;
+    let mut text = text.to_owned();
+    let mut change = |bit: u64, from: &str, to: &str| {
+        if has(bit) {
+            assert!(text.contains(from), "the pipeline's text has no '{from}'");
+            text = text.replacen(from, to, 1);
+        }
+    };
+    change(0, "event.v >= 0", &format!("event.v >= 0 - {number}"));
+    let config = format!("config = {{ revision = {number} }}");
+    change(1, "key = \"key\"\nwasm", &format!("{config}\nkey = \"key\"\nwasm"));
+    change(2, "key = \"v\"\nwasm", &format!("{config}\nkey = \"v\"\nwasm"));
+    change(3, "event.v * 2", &format!("event.v * 2 + {number} - {number}"));
+    change(4, "[source.in]", &format!("[source.in]\nlateness = \"{number}s\""));
+    change(5, "[stage.count]\nfrom = [\"some\"]", BETWEEN);
+    change(6, "[sink.out]", "[sink.more]\nfrom = [\"some\"]\nstdout = {}\n\n[sink.out]");
+    change(7, "[sink.out]\nfrom = [\"twice\"]", "[sink.out]\nfrom = [\"twice\", \"count\"]");
+    text
+}
+
+/// One more stage fused in front of `count`.
+const BETWEEN: &str = r#"[stage.between]
+from = ["some"]
+filter = "event.v >= 0"
+
+[stage.count]
+from = ["between"]"#;
+
 const CALM: Scenario = Scenario {
     name: "calm",
     nodes: 3,
@@ -99,7 +137,7 @@ const CALM: Scenario = Scenario {
     trial: Trial::None,
 };
 
-pub const SCENARIOS: [Scenario; 13] = [
+pub const SCENARIOS: [Scenario; 21] = [
     CALM,
     Scenario { name: "links", cut_every: 1_500, link_loss: 400, ..CALM },
     Scenario { name: "crashes", crash_every: 1_500, link_loss: 2_000, ..CALM },
@@ -120,7 +158,30 @@ pub const SCENARIOS: [Scenario; 13] = [
         ..CALM
     },
     Scenario { name: "no-credit", padding: 30_000, events_each: 200, trial: Trial::Stalled, ..CALM },
+    REDEPLOY,
+    Scenario { name: "redeploy-crashes", crash_every: 1_200, link_loss: 2_000, ..REDEPLOY },
+    Scenario { name: "redeploy-power", crash_every: 1_000, power_loss: true, ..REDEPLOY },
+    Scenario {
+        name: "redeploy-memory",
+        crash_every: 1_200,
+        power_loss: true,
+        durability: "memory",
+        ..REDEPLOY
+    },
+    Scenario { name: "redeploy-absent", nodes: 4, crash_every: 3_000, trial: Trial::RedeployAbsent, ..CALM },
+    Scenario { name: "redeploy-full", trial: Trial::RedeployFull, ..CALM },
+    Scenario { name: "rivals", trial: Trial::Rivals, ..CALM },
+    Scenario {
+        name: "rivals-crashes",
+        crash_every: 1_500,
+        power_loss: true,
+        message_loss: 200,
+        trial: Trial::Rivals,
+        ..CALM
+    },
 ];
+
+const REDEPLOY: Scenario = Scenario { name: "redeploy", cut_every: 2_500, trial: Trial::Redeploy, ..CALM };
 
 impl Scenario {
     pub fn named(name: &str) -> Option<Scenario> {

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use dunlin_protocol::effect::{Again, CallError, Effect, Effects, Input, Level, RequestId, Timer};
-use dunlin_protocol::id::{LogId, NodeId, Seq};
+use dunlin_protocol::id::{LogId, NodeId, Position, Seq};
 use dunlin_protocol::log::record::{Body, Record};
 use dunlin_protocol::mesh::catalog::NodeFacts;
 use dunlin_protocol::peer::{Peer, PeerConfig};
@@ -360,7 +360,8 @@ impl World {
                     log.records.iter().filter(|record| record.seq <= head.seq).cloned().collect()
                 });
                 let store = self.nodes[node].stores.remove(&actor);
-                let outcome = Hosted::new(&spec, &records, store).map(|hosted| {
+                let before = |log: LogId, at: Position| self.nodes[node].disk.state_at(log, at);
+                let outcome = Hosted::new(&spec, &records, store, &before).map(|hosted| {
                     self.nodes[node].hosted.insert(actor, hosted);
                 });
                 self.later(soon, Happening::Input { node, life, input: Input::Hosted { actor, outcome } });

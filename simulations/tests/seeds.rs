@@ -43,6 +43,14 @@ scenarios! {
     full_disk "full-disk"
     stalled_reader "stalled-reader"
     no_credit "no-credit"
+    redeploy "redeploy"
+    redeploy_crashes "redeploy-crashes"
+    redeploy_power "redeploy-power"
+    redeploy_memory "redeploy-memory"
+    redeploy_absent "redeploy-absent"
+    redeploy_full "redeploy-full"
+    rivals "rivals"
+    rivals_crashes "rivals-crashes"
 }
 
 #[test]

@@ -17,4 +17,5 @@ mod errors;
 mod flow;
 mod full_disk;
 mod ready;
+mod redeploy;
 mod restart;

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use dunlin_operators::check;
-use dunlin_protocol::id::{Digest, Name};
+use dunlin_protocol::id::{Digest, Name, NodeId};
 use dunlin_protocol::limits::{MANIFEST_BYTES_MAX, MODULE_BYTES_MAX};
 use dunlin_protocol::pipeline::manifest::{Connector, Manifest, Module, Operator, WasmSpec};
-use dunlin_protocol::rpc::{Fault, FaultKind, PipelineState, Request, Response, Shown};
+use dunlin_protocol::rpc::{Fault, FaultKind, Liveness, PipelineState, Request, Response, Shown};
 
 use super::client::{Client, Failure, ask_patiently};
 use super::inspect::wrong_answer;
@@ -189,6 +189,9 @@ fn wait_until_running(
                 if shown.state == PipelineState::Running {
                     return Ok(());
                 }
+                if only_the_absent_wait(client, &shown)? {
+                    return Ok(());
+                }
                 trouble = shown.stages.iter().find_map(|stage| {
                     let trouble = stage.actors.iter().find_map(|actor| actor.trouble.as_ref())?;
                     Some(format!("stage '{}': {trouble}", stage.stage))
@@ -207,6 +210,20 @@ fn wait_until_running(
         trouble.unwrap_or_else(|| "some of its actors have not begun".to_string()),
         deployed.pipeline
     )
+}
+
+/// Whether everything runs but for what stands on nodes that are away: those take it when they are back,
+/// and hold nothing up.
+fn only_the_absent_wait(client: &dyn Client, shown: &Shown) -> anyhow::Result<bool> {
+    let Response::Nodes(nodes) = client.ask(Request::Nodes)? else { return Ok(false) };
+    let away = |node: &NodeId| nodes.iter().any(|one| one.node == *node && one.state != Liveness::Alive);
+    let mut waiting = shown
+        .stages
+        .iter()
+        .flat_map(|stage| &stage.actors)
+        .filter(|actor| actor.epoch == 0 || actor.trouble.is_some())
+        .peekable();
+    Ok(waiting.peek().is_some() && waiting.all(|actor| away(&actor.node)))
 }
 
 fn named(

@@ -31,6 +31,8 @@ pub struct FileSink {
     name: Name,
     path: PathBuf,
     base: PathBuf,
+    /// The same file of the sink whose place this one took.
+    base_before: Option<PathBuf>,
     /// None: not opened yet, or what is in the file is in doubt.
     open: Option<Open>,
 }
@@ -49,6 +51,7 @@ impl FileSink {
             // An absolute path replaces the folder.
             path: place.data_folder.join(path),
             base: place.data_folder.join("sinks").join(place.actor.to_string()),
+            base_before: place.follows.map(|before| place.data_folder.join("sinks").join(before.to_string())),
             open: None,
         }
     }
@@ -129,15 +132,13 @@ impl FileSink {
 
     /// The length from which a sink without any commit writes on: what it noted the first time.
     fn first_length(&self, found: u64) -> io::Result<u64> {
-        let note = match fs::read(&self.base) {
-            Ok(note) => note,
-            Err(why) if why.kind() == io::ErrorKind::NotFound => Vec::new(),
-            Err(why) => return Err(why),
-        };
         // A torn note (no full stop) is older than any line that this sink wrote.
-        if let Some(length) = note.strip_suffix(b".").and_then(decimal) {
+        if let Some(length) = noted(&self.base)? {
             return Ok(length);
         }
+        // What the sink before this one wrote without committing it comes again.
+        let before = self.base_before.as_deref().map(noted).transpose()?.flatten();
+        let found = before.filter(|length| *length <= found).unwrap_or(found);
         if let Some(folder) = self.base.parent() {
             fs::create_dir_all(folder)?;
         }
@@ -189,6 +190,15 @@ fn sync_folder(path: &Path) -> io::Result<()> {
     }
 }
 
+/// The length that a note holds; none when there is no whole note.
+fn noted(path: &Path) -> io::Result<Option<u64>> {
+    match fs::read(path) {
+        Ok(note) => Ok(note.strip_suffix(b".").and_then(decimal)),
+        Err(why) if why.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(why) => Err(why),
+    }
+}
+
 fn decimal(text: &[u8]) -> Option<u64> {
     std::str::from_utf8(text).ok()?.parse().ok()
 }
@@ -215,6 +225,7 @@ mod tests {
                 data_folder: self.folder.path().to_path_buf(),
                 pipeline: "p".parse().unwrap(),
                 actor: LogId([actor; 16]),
+                follows: actor.checked_sub(1).map(|before| LogId([before; 16])),
             };
             FileSink::new(&"archive".parse().unwrap(), "out/events.jsonl", &place)
         }

@@ -17,6 +17,8 @@ pub struct SinkPlace {
     /// The sink's actor. Its log's name is never used twice, so it tells this sink from an earlier
     /// one that wrote to the same file.
     pub actor: LogId,
+    /// The actor whose place it took, if a later revision of the pipeline brought it.
+    pub follows: Option<LogId>,
 }
 
 /// The head that hands events to `outlet`. Nothing outside is touched before the first batch; an
@@ -82,8 +84,12 @@ pub(super) mod tests {
     #[test]
     fn a_url_that_is_none_is_refused_at_once() {
         let name = "alerts".parse().unwrap();
-        let place =
-            SinkPlace { data_folder: ".".into(), pipeline: "p".parse().unwrap(), actor: LogId([1; 16]) };
+        let place = SinkPlace {
+            data_folder: ".".into(),
+            pipeline: "p".parse().unwrap(),
+            actor: LogId([1; 16]),
+            follows: None,
+        };
         for url in ["alerts", "ftp://127.0.0.1/x", "http://"] {
             let refused = sink(&name, &Outlet::Http { url: url.into() }, &place);
             assert!(refused.is_err_and(|why| why.contains("http://HOST")), "{url}");

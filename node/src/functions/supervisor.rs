@@ -114,7 +114,10 @@ impl SupervisorState {
             staged: staged.clone(),
             finished: Arc::clone(&finished),
             room: Arc::clone(&self.room),
-            after: self.leaving.remove(&actor),
+            after: [Some(actor), spec.follows]
+                .into_iter()
+                .filter_map(|before| self.leaving.remove(&before?))
+                .collect(),
             gone: gone_sender,
         };
         let (worker, _) = Worker::spawn_linked(None, Worker, posting, myself.clone()).await?;

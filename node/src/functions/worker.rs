@@ -76,8 +76,9 @@ pub(super) struct Posting {
     pub staged: Staged,
     pub finished: Arc<AtomicU64>,
     pub room: Arc<Room>,
-    /// The end of an earlier worker of this actor that may still be at its last task.
-    pub after: Option<oneshot::Receiver<()>>,
+    /// The ends of earlier workers that may still be at their last task: of this actor, and of the one
+    /// whose state it takes over.
+    pub after: Vec<oneshot::Receiver<()>>,
     /// Never used, only dropped: that tells the next one that this worker is gone.
     #[expect(dead_code, reason = "its end is its use")]
     pub gone: oneshot::Sender<()>,
@@ -110,7 +111,7 @@ impl Actor for Worker {
         Numbered { number, task }: Numbered,
         state: &mut WorkerState,
     ) -> Result<(), ActorProcessingErr> {
-        if let Some(earlier) = state.posting.after.take() {
+        for earlier in std::mem::take(&mut state.posting.after) {
             // An error says that the earlier worker is gone, which is what is waited for.
             let _gone = earlier.await;
         }

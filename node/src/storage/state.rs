@@ -10,7 +10,7 @@ use std::path::Path;
 
 use bytes::Bytes;
 use dunlin_protocol::id::{LogId, Position, Seq};
-use dunlin_protocol::log::record::{Body, Change};
+use dunlin_protocol::log::record::{Body, Change, Inherit};
 use dunlin_protocol::wire::codec;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, Readable};
 
@@ -122,7 +122,8 @@ impl StateStore {
 
     /// Brings the log's state to `head`: a store that is behind applies the commits after its
     /// position; one whose position the log does not have is cleared, and rebuilt from the newest
-    /// snapshot and the log.
+    /// snapshot and the log. A log that took over from another begins with a copy of that one's state,
+    /// which is brought up first where it must be.
     pub fn bring_up(&self, log: LogId, head: Position, reader: &LogReader) -> Result<(), StorageError> {
         match self.applied(log)? {
             Some(at) if at == head => return Ok(()),
@@ -181,20 +182,54 @@ impl StateStore {
                 return Err(StorageError::NotInLog { log, at: head });
             }
             let mut changes = Vec::new();
+            let mut copied = None;
             let base = at;
             for record in records.iter().take_while(|record| record.seq <= head.seq) {
                 if record.previous != at.hash {
                     return Err(StorageError::NotInLog { log, at });
                 }
-                if let Body::Commit(commit) = decode(log, record.seq, record.decode())? {
-                    changes.extend(commit.state);
+                match decode(log, record.seq, record.decode())? {
+                    Body::Commit(commit) => changes.extend(commit.state),
+                    Body::Inherit(Inherit { from, closed_at, .. }) => {
+                        self.copy(from, closed_at, log, reader)?;
+                        copied = Some(from);
+                    }
+                    Body::EpochStart(_) | Body::Append(_) | Body::Close { .. } | Body::Catalog { .. } => {}
                 }
                 at = record.position();
             }
             debug_assert!(base.seq < at.seq, "a read begins at the record that was asked for");
+            // The applied position is what makes a copy whole: it comes last.
             self.apply(log, at, &changes)?;
+            if let Some(from) = copied {
+                // Nobody reads the old copy any more; should it be needed, its log makes it again.
+                self.clear(from)?;
+            }
         }
         if at == head { Ok(()) } else { Err(StorageError::NotInLog { log, at: head }) }
+    }
+
+    /// Puts the entries of a closed log's state under the name of the log that follows it. Interrupted,
+    /// it is begun anew, because only an applied position makes them count.
+    fn copy(
+        &self,
+        from: LogId,
+        closed_at: Position,
+        to: LogId,
+        reader: &LogReader,
+    ) -> Result<(), StorageError> {
+        self.bring_up(from, closed_at, reader)?;
+        let (mut batch, mut bytes) = (self.database.batch(), 0);
+        for entry in self.dump(from)? {
+            let (entry, value) = entry?;
+            bytes += entry.len() + value.len();
+            batch.insert(&self.keyspace, key(to, ENTRY, &entry), value.as_ref());
+            if bytes >= BATCH_BYTES {
+                std::mem::replace(&mut batch, self.database.batch()).commit()?;
+                bytes = 0;
+            }
+        }
+        Ok(batch.commit()?)
     }
 }
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use dunlin_protocol::effect::{Input, RecoveredLog};
 use dunlin_protocol::id::{Epoch, LogId, NodeId, Position, Seq};
-use dunlin_protocol::log::record::{Body, Change, Commit, Record};
+use dunlin_protocol::log::record::{Body, Change, Commit, Inherit, Record};
 use dunlin_protocol::mesh::catalog::LogName;
 use dunlin_protocol::pipeline::manifest::Durability;
 use tempfile::TempDir;
@@ -442,6 +442,47 @@ fn lost_state_comes_back_from_snapshot_and_log() {
     assert_eq!(store.applied(log).unwrap(), None);
     store.bring_up(log, node.head, &node.reader()).unwrap();
     assert_eq!(values(&store, log), right);
+}
+
+/// Closes the node's log and begins another, which inherits; that one is the node's log from here on.
+fn follow(node: &mut Node, n: u8) {
+    let (from, name) = (node.log, name(n));
+    let close = Record::after(node.head, Epoch(1), &Body::Close { successor: name.id() });
+    let closed_at = close.position();
+    let inherit = Inherit { from, closed_at, fold: Bytes::new(), revision: Default::default() };
+    let inherit = Record::after(Position::START, Epoch(1), &Body::Inherit(inherit));
+    node.storage().persist(from, vec![close], Durability::Disk);
+    node.storage().create_log(name.id(), &name);
+    (node.log, node.head, node.records) = (name.id(), inherit.position(), vec![inherit.clone()]);
+    node.storage().persist(name.id(), vec![inherit], Durability::Disk);
+    node.wait_for(|input| matches!(input, Input::Persisted { log, .. } if *log == name.id()));
+}
+
+#[test]
+fn a_log_that_follows_another_begins_with_a_copy_of_its_state() {
+    let mut node = Node::new();
+    node.persist(10, 10, Durability::Disk);
+    let store = StateStore::open(node.folder.path()).unwrap();
+    let first = node.log;
+    store.bring_up(first, node.head, &node.reader()).unwrap();
+    let right = values(&store, first);
+    follow(&mut node, 2);
+    store.bring_up(node.log, node.head, &node.reader()).unwrap();
+    assert_eq!(values(&store, node.log), right);
+    assert_eq!(store.applied(first).unwrap(), None, "one copy is enough");
+    node.persist(1, 10, Durability::Disk);
+    store.bring_up(node.log, node.head, &node.reader()).unwrap();
+    let right = values(&store, node.log);
+    assert_eq!(right.get(&b"k2"[..]).unwrap(), "2");
+
+    // The next but one; the one between is never hosted, and all state is lost.
+    follow(&mut node, 3);
+    follow(&mut node, 4);
+    drop(store);
+    fs::remove_dir_all(node.folder.path().join("state")).unwrap();
+    let store = StateStore::open(node.folder.path()).unwrap();
+    store.bring_up(node.log, node.head, &node.reader()).unwrap();
+    assert_eq!(values(&store, node.log), right);
 }
 
 #[test]

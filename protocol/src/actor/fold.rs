@@ -2,6 +2,7 @@
 //! into snapshots, so a restart is: the newest snapshot's fold, then the records behind it.
 
 use alloc::collections::BTreeMap;
+use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -12,6 +13,7 @@ use crate::id::{EventId, LogId, Name, Position};
 use crate::log::record::{Advance, Append, Body, Commit, DeadLetter, Parked};
 use crate::log::writer::EpochMark;
 use crate::time::Time;
+use crate::wire::codec;
 
 /// The fold of any log, as it stands in snapshots.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,6 +21,23 @@ pub struct LogFold {
     pub version: u16,
     pub epochs: Vec<EpochMark>,
     pub memory: Memory,
+}
+
+impl LogFold {
+    pub fn of(memory: Memory, epochs: Vec<EpochMark>) -> LogFold {
+        LogFold { version: FOLD_VERSION, epochs, memory }
+    }
+
+    pub fn read(bytes: &[u8]) -> Result<LogFold, String> {
+        let fold: LogFold =
+            codec::decode(bytes).map_err(|error| format!("the snapshot does not decode: {error}"))?;
+        match fold.version {
+            FOLD_VERSION => Ok(fold),
+            other => Err(format!(
+                "the snapshot is of format {other}, this version reads {FOLD_VERSION}; use a newer dunlin"
+            )),
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,13 +90,13 @@ pub struct ActorMemory {
     pub events_in: u64,
     pub events_out: u64,
     pub last_commit: Time,
+    /// Upstream logs that were read to their `Close`, each with the log that follows it.
+    pub ended: BTreeMap<LogId, LogId>,
 }
 
 impl ActorMemory {
     pub fn apply(&mut self, commit: &Commit) {
-        for advance in &commit.frontier {
-            self.frontier.insert(advance.log, *advance);
-        }
+        self.ended.extend(advance(&mut self.frontier, &commit.frontier));
         self.watermark = self.watermark.max(commit.watermark);
         self.idle = commit.idle;
         for id in &commit.unparked {
@@ -113,12 +132,40 @@ impl ActorMemory {
     }
 }
 
+/// Moves a frontier on. An advance to a log's very start says that the log named just before it has
+/// ended and is followed by this one: it takes that one's place. Returns those that ended so.
+pub fn advance(frontier: &mut BTreeMap<LogId, Advance>, advances: &[Advance]) -> Vec<(LogId, LogId)> {
+    let mut ended = Vec::new();
+    let mut before = None;
+    for advance in advances {
+        match before.filter(|_| advance.to == Position::START) {
+            Some(last) => {
+                frontier.remove(&last);
+                frontier.entry(advance.log).or_insert(*advance);
+                ended.push((last, advance.log));
+            }
+            None => {
+                frontier.insert(advance.log, *advance);
+            }
+        }
+        before = Some(advance.log);
+    }
+    ended
+}
+
 impl Memory {
     pub fn apply(&mut self, body: &Body) {
         match (self, body) {
             (Memory::Source(memory), Body::Append(append)) => memory.apply(append),
             (Memory::Actor(memory), Body::Commit(commit)) => memory.apply(commit),
-            (_, Body::EpochStart(_) | Body::Close { .. } | Body::Inherit(_) | Body::Catalog { .. }) => {}
+            // What was handed over was encoded by this very function's neighbour; bytes that do not decode
+            // are seen as damage when the log is recovered.
+            (memory, Body::Inherit(inherit)) => {
+                if let Ok(fold) = LogFold::read(&inherit.fold) {
+                    *memory = fold.memory;
+                }
+            }
+            (_, Body::EpochStart(_) | Body::Close { .. } | Body::Catalog { .. }) => {}
             // A source log holds no commits and an actor's no appends; recovery reports such a log.
             (Memory::Source(_), Body::Commit(_)) | (Memory::Actor(_), Body::Append(_)) => {}
         }

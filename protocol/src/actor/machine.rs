@@ -9,7 +9,7 @@ use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use super::fold::ActorMemory;
+use super::fold::{ActorMemory, advance};
 use super::work::{Next, Verdict, Work, backoff};
 use crate::effect::{ActorSpec, CallError, CallId, Invoked, Outcome};
 use crate::event::Placed;
@@ -53,11 +53,27 @@ pub struct Upstream {
     /// Where the log ended when it was last heard of.
     pub head: Seq,
     mark: Option<Mark>,
+    /// It is read to its end but is no input any more: it holds no watermark back.
+    pub aside: bool,
 }
 
 impl Upstream {
     pub fn new(edge: EdgeId, inputs: BTreeMap<u16, u16>) -> Upstream {
-        Upstream { edge, inputs, queue: VecDeque::new(), queued_events: 0, head: Seq(0), mark: None }
+        Upstream {
+            edge,
+            inputs,
+            queue: VecDeque::new(),
+            queued_events: 0,
+            head: Seq(0),
+            mark: None,
+            aside: false,
+        }
+    }
+
+    /// What was known of its time where it was read last: records that say nothing of time change nothing.
+    pub fn resumed(self, at: Option<&Advance>) -> Upstream {
+        let mark = at.map(|advance| Mark { watermark: advance.watermark, idle: advance.idle });
+        Upstream { mark, ..self }
     }
 
     pub fn queued_events(&self) -> u64 {
@@ -266,7 +282,9 @@ impl Actor {
     /// Whole slices from the upstream logs in turn, until the batch is large enough.
     fn take_slices(&mut self, work: &mut Work, now: Time) {
         let events_wait = self.upstream.values().any(|upstream| upstream.queued_events > 0);
-        let overdue = self.empty_since.is_some_and(|since| now >= since.after(EMPTY_COMMIT_AFTER));
+        let ended = |upstream: &Upstream| upstream.queue.iter().any(|slice| slice.closed.is_some());
+        let overdue = self.empty_since.is_some_and(|since| now >= since.after(EMPTY_COMMIT_AFTER))
+            || self.upstream.values().any(ended);
         if !events_wait && !overdue && work.events() == 0 {
             return;
         }
@@ -294,7 +312,12 @@ impl Actor {
                     let id = EventId { log, epoch: at.epoch, seq: at.seq, index: event.index };
                     work.take(Invoked { input, placed: Placed { id, event: event.event } });
                 }
-                work.advance(Advance { log, to: at, watermark: mark.watermark, idle: mark.idle }, weight);
+                let idle = mark.idle || upstream.aside;
+                let advance = Advance { log, to: at, watermark: mark.watermark, idle };
+                work.advance(advance, weight);
+                if let Some(next) = slice.closed {
+                    work.follow(Advance { log: next, to: Position::START, ..advance });
+                }
                 self.served = Some(log);
             }
         }
@@ -323,7 +346,7 @@ impl Actor {
     /// The smallest watermark over the upstream logs that are not idle; never back.
     fn mark_time(&self, commit: &mut Commit) {
         let mut frontier = self.memory.frontier.clone();
-        frontier.extend(commit.frontier.iter().map(|advance| (advance.log, *advance)));
+        advance(&mut frontier, &commit.frontier);
         let active = frontier.values().filter(|advance| !advance.idle).map(|advance| advance.watermark).min();
         commit.watermark = active.unwrap_or(self.memory.watermark).max(self.memory.watermark);
         commit.idle = active.is_none();
@@ -355,10 +378,17 @@ impl Actor {
         actions
     }
 
-    /// The commit stands: memory takes it, and the credit of what it consumed goes back upstream.
-    pub fn on_committed(&mut self) -> BTreeMap<LogId, u64> {
+    /// The commit stands: memory takes it, and the credit of what it consumed goes back upstream, with
+    /// the position that is committed there.
+    pub fn on_committed(&mut self) -> BTreeMap<LogId, (u64, Position)> {
         match core::mem::replace(&mut self.phase, Phase::Idle) {
             Phase::Committing { commit, consumed } => {
+                let reached = |log: &LogId| {
+                    let advance = commit.frontier.iter().rev().find(|advance| advance.log == *log);
+                    advance.map_or_else(|| self.memory.position_in(log), |advance| advance.to)
+                };
+                let consumed =
+                    consumed.into_iter().map(|(log, bytes)| (log, (bytes, reached(&log)))).collect();
                 self.memory.apply(&commit);
                 // What stood in its way (a full disk) is over.
                 if self.failures > 0 {
@@ -387,6 +417,21 @@ impl Actor {
             other => {
                 self.phase = other;
                 Vec::new()
+            }
+        }
+    }
+
+    /// Its log is to be closed: the actor takes nothing new. True: it is at rest. A commit that is being
+    /// made is finished; one that would wait (for an outside, for the disk) is given up, since nothing of
+    /// it stands.
+    pub fn leave(&mut self) -> (bool, Vec<Action>) {
+        match &self.phase {
+            Phase::Closed => (!self.hosting, Vec::new()),
+            Phase::Idle => (true, Vec::new()),
+            Phase::Calling { .. } | Phase::Committing { .. } => (false, Vec::new()),
+            Phase::Waiting { .. } | Phase::Unwritten { .. } => {
+                self.phase = Phase::Idle;
+                (true, alloc::vec![Action::Discard])
             }
         }
     }

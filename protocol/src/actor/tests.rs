@@ -158,7 +158,7 @@ fn work_begun_anew_keeps_its_order() {
 
 fn actor() -> Actor {
     let chain = Chain { head: Head::Pass, steps: vec![], outputs: vec![] };
-    let spec = Arc::new(ActorSpec { name: LogName::Catalog(NodeId([1; 32])), chain });
+    let spec = Arc::new(ActorSpec { name: LogName::Catalog(NodeId([1; 32])), chain, follows: None });
     let mut actor = Actor::new(LogId([6; 16]), spec, false);
     actor.upstream.insert(UPSTREAM, Upstream::new(EdgeId(1), BTreeMap::from([(0, 0)])));
     actor.opened();

@@ -97,6 +97,11 @@ impl Work {
         }
     }
 
+    /// The log that was advanced last has ended: this one follows it, from its start.
+    pub fn follow(&mut self, start: Advance) {
+        self.commit.frontier.push(start);
+    }
+
     pub fn events(&self) -> usize {
         self.events.len()
     }

@@ -94,8 +94,13 @@ pub struct Log {
     since_snapshot: u64,
     /// Committed positions of the actors that read this log, by reader log.
     readers: BTreeMap<LogId, Position>,
-    /// Its `EpochStart` of this process's reign is persisted: the log may be written and served.
+    /// Its `EpochStart` of this process's reign is persisted: the log may be written and served. A closed
+    /// log needs none: it is only served.
     pub open: bool,
+    /// Its `Close` stands: the log that follows it. Nothing is appended any more.
+    pub closed: Option<LogId>,
+    /// It has taken over what the log before it remembered, if there is one.
+    pub inherited: bool,
     pub damage: Option<String>,
 }
 
@@ -121,6 +126,8 @@ impl Log {
             since_snapshot: 0,
             readers: BTreeMap::new(),
             open: false,
+            closed: None,
+            inherited: false,
             damage: None,
         }
     }
@@ -140,6 +147,8 @@ impl Log {
         self.snapshot = snapshot;
         self.bytes = bytes;
         self.damage = damage;
+        // A log is snapshotted only once its actor is at work.
+        self.inherited = snapshot != Position::START;
         if bytes > 0 {
             self.marks.push_back(Mark { last: head.seq, bytes, at: Time(0) });
         }
@@ -148,7 +157,7 @@ impl Log {
     /// One replayed record (behind the snapshot, at or before the head).
     pub fn replayed(&mut self, kept: Kept) {
         self.since_snapshot += kept.bytes as u64;
-        self.note_epoch(&kept);
+        self.note_body(&kept);
         self.keep(kept);
     }
 
@@ -194,7 +203,7 @@ impl Log {
             let Some(kept) = self.pending.pop_front() else { break };
             self.pending_bytes -= kept.bytes;
             self.persisted = kept.position;
-            self.note_epoch(&kept);
+            self.note_body(&kept);
             self.note_bytes(kept.position.seq, kept.bytes as u64, now);
             self.keep(kept.clone());
             done.push(kept);
@@ -216,13 +225,21 @@ impl Log {
         self.pending.iter().map(|kept| &*kept.body)
     }
 
-    fn note_epoch(&mut self, kept: &Kept) {
+    /// Whether its last record or what takes over from another log is on its way to disk.
+    pub fn handing_over(&self) -> bool {
+        self.pending().any(|body| matches!(body, Body::Close { .. } | Body::Inherit(_)))
+    }
+
+    fn note_body(&mut self, kept: &Kept) {
         let Position { epoch, seq, .. } = kept.position;
-        if let Body::EpochStart(_) = &*kept.body
-            && self.epoch() < epoch
-        {
-            let before = Position { epoch: self.epoch(), seq: Seq(seq.0 - 1), hash: kept.previous };
-            self.epochs.push(EpochMark { epoch, first: seq, before });
+        match &*kept.body {
+            Body::EpochStart(_) if self.epoch() < epoch => {
+                let before = Position { epoch: self.epoch(), seq: Seq(seq.0 - 1), hash: kept.previous };
+                self.epochs.push(EpochMark { epoch, first: seq, before });
+            }
+            Body::Close { successor } => self.closed = Some(*successor),
+            Body::Inherit(_) => self.inherited = true,
+            Body::EpochStart(_) | Body::Append(_) | Body::Commit(_) | Body::Catalog { .. } => {}
         }
     }
 
@@ -314,7 +331,7 @@ impl Log {
 
     pub fn wants_snapshot(&self) -> bool {
         let due = self.since_snapshot >= SNAPSHOT_EVERY_BYTES.min(self.retention.bytes / 4).max(MARK_BYTES);
-        due && !self.snapshot_asked && self.open
+        due && !self.snapshot_asked && self.open && self.closed.is_none()
     }
 
     pub fn snapshot_asked(&mut self) {

@@ -39,6 +39,9 @@ pub enum CatalogEntry {
     Revision(Revision),
     /// Events of this source enter on this node from now on.
     SourceOpened { pipeline: Name, source: Name, born: CatalogRef },
+    /// A log of this node is closed, and a revision that wins again still calls it its own: this record
+    /// bears the one that stands in for it. `born` is the birth that both carry on.
+    Reborn { pipeline: Name, log: LogId, born: CatalogRef },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]

@@ -5,7 +5,7 @@ use alloc::collections::{BTreeMap, BTreeSet};
 
 use super::catalog::{CatalogEntry, CatalogRef, NodeFacts};
 use super::lineage::{Current, Known, Lineage};
-use crate::id::{Digest, Name, NodeId, Seq};
+use crate::id::{Digest, LogId, Name, NodeId, Seq};
 
 /// A source log that stands open: events of `source` enter on `node`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,6 +28,9 @@ pub struct Facts {
     pipelines: BTreeMap<Name, Current>,
     /// (source, born, node) of a pipeline -> the first record that opened it.
     sources: BTreeMap<Name, BTreeMap<(Name, CatalogRef, NodeId), Seq>>,
+    /// Closed logs that are wanted again -> the record that bore the one in their place, and the birth
+    /// that it carries on.
+    reborn: BTreeMap<(LogId, NodeId), (CatalogRef, CatalogRef)>,
     /// How far each node's log is folded.
     folded: BTreeMap<NodeId, Seq>,
     unsettled: BTreeSet<Name>,
@@ -65,6 +68,24 @@ impl Facts {
         })
     }
 
+    /// The record that bore the log in place of this closed one. Only the closed log's own node may say so.
+    pub fn reborn(&self, log: &LogId, node: NodeId) -> Option<CatalogRef> {
+        self.reborn.get(&(*log, node)).map(|(at, _)| *at)
+    }
+
+    /// The birth that a log named by this record carries on: a source log is borne by its opening, one
+    /// that is wanted again by a record of its own.
+    pub fn birth_behind(&self, pipeline: &Name, record: CatalogRef) -> CatalogRef {
+        let opened = self.sources_opened(pipeline).find(|log| log.opened == record).map(|log| log.born);
+        let reborn = || self.reborn.values().find(|(at, _)| *at == record).map(|(_, born)| *born);
+        opened.or_else(reborn).unwrap_or(record)
+    }
+
+    /// Whether this record is a revision of the pipeline that hangs together with a first one.
+    pub fn is_revision(&self, pipeline: &Name, record: CatalogRef) -> bool {
+        self.lineages.get(pipeline).is_some_and(|lineage| lineage.holds(record))
+    }
+
     /// Whether this record of a catalog log is folded in.
     pub fn knows(&self, reference: CatalogRef) -> bool {
         self.folded.get(&reference.node).is_some_and(|seq| reference.seq <= *seq)
@@ -93,6 +114,10 @@ impl Facts {
             CatalogEntry::SourceOpened { pipeline, source, born } => {
                 let opened = self.sources.entry(pipeline).or_default();
                 opened.entry((source, born, reference.node)).or_insert(reference.seq);
+            }
+            CatalogEntry::Reborn { pipeline: _, log, born } => {
+                // Said again it bears nothing: a log is never used twice.
+                self.reborn.entry((log, reference.node)).or_insert((reference, born));
             }
         }
         self.version += 1;

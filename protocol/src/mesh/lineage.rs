@@ -79,6 +79,10 @@ impl Lineage {
         self.revisions.get(digest)
     }
 
+    pub(super) fn holds(&self, record: CatalogRef) -> bool {
+        self.connected().iter().any(|known| known.reference == record)
+    }
+
     /// The end of the winning chain; `None` while nothing hangs together from the first revision on.
     pub(super) fn current(&self) -> Option<Current> {
         let order = self.connected();

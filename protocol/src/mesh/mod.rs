@@ -8,6 +8,7 @@ pub mod assignment;
 pub mod catalog;
 mod chain;
 pub mod facts;
+pub mod layout;
 pub mod lineage;
 pub mod membership;
 pub mod placement;

@@ -5,12 +5,14 @@
 //! remembers is handed over on one node.
 
 use alloc::collections::BTreeMap;
+use alloc::format;
 use alloc::string::String;
 
 use super::catalog::{Deployed, NodeFacts, Revision};
 use super::lineage::Current;
 use super::placement::{place, satisfies};
 use crate::id::{Digest, NodeId};
+use crate::pipeline::change::same;
 use crate::pipeline::manifest::{Manifest, PlacementRule};
 use crate::pipeline::plan::{Home, Plan, Unit};
 use crate::wire::codec;
@@ -52,9 +54,15 @@ pub fn next_revision(
         let before = standing.and_then(|(tip, deployed, old)| Some((tip, deployed, old.unit(&unit.id)?)));
         let homes = before.and_then(|(_, deployed, _)| deployed.placement.get(&unit.id));
         let kept = homes.filter(|homes| fits(homes, rule, candidates) && same_shares(unit, rule, homes));
+        if homes.is_some() && kept.is_none() {
+            return Err(format!(
+                "'{0}' is alive and stays where it is, and [placement.{0}] now asks for other nodes or shares; \
+                 leave them as they are, give '{0}' another name, or remove the pipeline first",
+                unit.id.name
+            ));
+        }
         if let Some((tip, _, old_unit)) = before
-            && old_unit == unit
-            && kept == homes
+            && same(old_unit, unit)
         {
             births.insert(unit.id.clone(), tip.birth(&unit.id));
         }

@@ -38,6 +38,9 @@ impl Peer {
             return;
         };
         machine.hosting = false;
+        if self.leaving.contains(&actor) {
+            self.restless_actors.insert(actor);
+        }
         match outcome {
             Ok(()) => {
                 machine.opened();
@@ -70,6 +73,9 @@ impl Peer {
         if !self.phase.is_open() {
             return;
         }
+        if self.leaving.contains(&log) {
+            return self.tend_line_of(log, effects);
+        }
         if self.sources.contains_key(&log) {
             return self.mark_idle(log, effects);
         }
@@ -81,7 +87,7 @@ impl Peer {
         self.act(log, actions, effects);
     }
 
-    fn act(&mut self, log: LogId, actions: Vec<Action>, effects: &mut Effects) {
+    pub(super) fn act(&mut self, log: LogId, actions: Vec<Action>, effects: &mut Effects) {
         for action in actions {
             match action {
                 Action::Invoke { call, batch } => {
@@ -115,6 +121,9 @@ impl Peer {
         let Some(machine) = self.actors.get_mut(&actor) else { return };
         let actions = machine.on_returned(call, outcome, self.now);
         self.act(actor, actions, effects);
+        if self.leaving.contains(&actor) {
+            self.restless_actors.insert(actor);
+        }
     }
 
     /// The commit stands: staged state becomes state, credit goes back, the next batch begins.
@@ -122,9 +131,8 @@ impl Peer {
         let Some(machine) = self.actors.get_mut(&actor) else { return };
         let consumed = machine.on_committed();
         effects.push(Effect::Apply { actor, position });
-        for (log, bytes) in consumed {
+        for (log, (bytes, committed)) in consumed {
             let Some(machine) = self.actors.get(&actor) else { return };
-            let committed = machine.memory.position_in(&log);
             let Some(edge) = machine.upstream.get(&log).map(|upstream| upstream.edge) else { continue };
             let Some(reader) = self.readers.get_mut(&edge) else { continue };
             let writer = reader.writer;
@@ -132,6 +140,7 @@ impl Peer {
                 self.send(writer, message, effects);
             }
         }
+        self.pass_closed(actor, effects);
         self.restless_actors.insert(actor);
     }
 

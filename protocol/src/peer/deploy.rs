@@ -10,12 +10,14 @@ use super::questions::OnBehalf;
 use super::{Peer, distinct};
 use crate::actor::source::Asker;
 use crate::effect::{Effect, Effects, Level};
-use crate::id::{Digest, Name, NodeId, Seq};
+use crate::id::{Digest, LogId, Name, NodeId, Seq};
 use crate::mesh::catalog::{CatalogEntry, Deployed, NodeFacts, Revision};
+use crate::mesh::lineage::revision_digest;
 use crate::mesh::revision::{Next, next_revision, removal};
+use crate::pipeline::change::refuse_change;
 use crate::pipeline::manifest::{Manifest, Module, Operator};
 use crate::pipeline::plan::{Head, Home, Plan};
-use crate::rpc::{FaultKind, Liveness, Response};
+use crate::rpc::{ActorReport, FaultKind, Liveness, Response};
 use crate::time::{Span, Time};
 use crate::wire::message::{AskId, Message};
 
@@ -23,6 +25,8 @@ use crate::wire::message::{AskId, Message};
 const MODULES_DEADLINE: Span = Span(30_000);
 /// A module that did not come is asked for again after this long.
 const FETCH_AGAIN: Span = Span(3_000);
+/// How long a changed pipeline's nodes may take to take it before the deploy is answered all the same.
+const TAKING_DEADLINE: Span = Span(20_000);
 
 /// How long a revision that stands here waits for the connected members to hold it too, before it
 /// is answered: whoever hears the answer may turn to any of them.
@@ -41,7 +45,9 @@ enum Step {
     /// Nodes are fetching modules.
     Modules { waiting: BTreeSet<AskId>, revision: Revision },
     /// Its record of this node's catalog log is on its way to disk.
-    Written { seq: Seq, revision: Revision, until: Time },
+    Written { seq: Seq, record: Digest, revision: Revision, until: Time },
+    /// A changed pipeline: its nodes are asked until those that can be reached have taken it.
+    Taking { record: Digest, revision: Digest, until: Time, asked: bool },
 }
 
 /// Another node (or this one) waits for modules here.
@@ -78,6 +84,10 @@ impl Peer {
         let old = self.wiring.plan(&pipeline).cloned();
         let candidates = self.candidates();
         let tip = self.catalog.facts().tip(&pipeline);
+        let living = tip.and_then(|tip| tip.deployed()).map(|deployed| &deployed.manifest);
+        if let Some(Err(why)) = living.map(|living| refuse_change(living, &manifest)) {
+            return self.fail(asker, FaultKind::Invalid, why, effects);
+        }
         match next_revision(manifest, &plan, tip, old.as_deref(), &candidates, self.me) {
             Err(why) => self.fail(asker, FaultKind::Invalid, why, effects),
             Ok(Next::Unchanged(revision)) => {
@@ -87,12 +97,6 @@ impl Peer {
                     Response::Deployed { pipeline, revision, changed: false, actors },
                     effects,
                 );
-            }
-            Ok(Next::Revision(_)) if old.is_some() => {
-                let why = format!(
-                    "changing a deployed pipeline is not there yet; remove '{pipeline}' first (its events and state go), or deploy under another name"
-                );
-                self.fail(asker, FaultKind::NotYet, why, effects);
             }
             Ok(Next::Revision(revision)) => {
                 self.gather_modules(asker, pipeline, &plan, revision, &candidates, effects)
@@ -170,10 +174,12 @@ impl Peer {
 
     fn write_revision(&mut self, asker: Asker, pipeline: Name, revision: Revision, effects: &mut Effects) {
         let number = self.fresh();
-        let seq = self.catalog.next_reference().seq;
+        let reference = self.catalog.next_reference();
+        let record = revision_digest(&revision, reference);
+        let seq = reference.seq;
         self.append_fact(CatalogEntry::Revision(revision.clone()), effects);
         let until = self.now.after(TELL_WAIT);
-        let step = Step::Written { seq, revision, until };
+        let step = Step::Written { seq, record, revision, until };
         self.deploys.insert(number, Deploying { asker, pipeline, step });
     }
 
@@ -225,7 +231,7 @@ impl Peer {
         let told = |seq: Seq| self.connected.iter().all(|peer| self.catalog.claim(peer) >= Some(seq));
         let is_done = |deploying: &Deploying| match &deploying.step {
             Step::Written { seq, until, .. } => *seq <= stands && (*until <= self.now || told(*seq)),
-            Step::Modules { .. } => false,
+            Step::Modules { .. } | Step::Taking { .. } => false,
         };
         let done: Vec<u64> = self
             .deploys
@@ -234,12 +240,22 @@ impl Peer {
             .map(|(number, _)| *number)
             .collect();
         for number in done {
-            let Some(Deploying { asker, pipeline, step: Step::Written { revision, .. } }) =
+            let Some(Deploying { asker, pipeline, step: Step::Written { record, revision, .. } }) =
                 self.deploys.remove(&number)
             else {
                 continue;
             };
             self.rewire(effects);
+            let before =
+                revision.previous.and_then(|digest| self.catalog.facts().revision(&pipeline, &digest));
+            let changes = before.is_some_and(|known| known.revision.content.is_some());
+            if let Some(content) = revision.content.as_ref().filter(|_| changes) {
+                let until = self.now.after(TAKING_DEADLINE);
+                let step = Step::Taking { record, revision: content.digest, until, asked: false };
+                self.deploys.insert(number, Deploying { asker, pipeline, step });
+                self.ask_who_took(number, effects);
+                continue;
+            }
             let response = match revision.content {
                 None => Response::Removed { pipeline },
                 Some(content) => {
@@ -248,6 +264,71 @@ impl Peer {
                 }
             };
             self.answer(asker, response, effects);
+        }
+    }
+
+    /// Deploys that wait for their nodes ask again.
+    pub(super) fn repeat_taking(&mut self, effects: &mut Effects) {
+        let waiting: Vec<u64> = self.deploys.keys().copied().collect();
+        for number in waiting {
+            self.ask_who_took(number, effects);
+        }
+    }
+
+    fn ask_who_took(&mut self, number: u64, effects: &mut Effects) {
+        let Some(Deploying { asker, pipeline, step: Step::Taking { record, asked, until, .. } }) =
+            self.deploys.get_mut(&number)
+        else {
+            return;
+        };
+        let (asker, pipeline, record) = (*asker, pipeline.clone(), *record);
+        let late = *until <= self.now;
+        let ask = !core::mem::replace(asked, true);
+        let tip = self.catalog.facts().tip(&pipeline);
+        if tip.is_some_and(|tip| tip.superseded.iter().any(|known| known.digest == record)) {
+            self.deploys.remove(&number);
+            let why = format!(
+                "another deploy of '{pipeline}', taken by a node that was cut off from this one, won over this one; look with `dunlin show {pipeline}` and deploy again if yours should run"
+            );
+            return self.fail(asker, FaultKind::Conflict, why, effects);
+        }
+        if late {
+            // The revision stands: `show` tells who is still to take it.
+            return self.taken(number, effects);
+        }
+        if ask {
+            self.gather_taking(asker, number, pipeline, effects);
+        }
+    }
+
+    /// The pipeline's nodes said what they run. Actors of nodes that cannot be reached hold nothing up.
+    pub(super) fn on_taking(&mut self, number: u64, reports: &[ActorReport], effects: &mut Effects) {
+        let Some(Deploying { pipeline, step: Step::Taking { asked, .. }, .. }) =
+            self.deploys.get_mut(&number)
+        else {
+            return;
+        };
+        *asked = false;
+        let pipeline = pipeline.clone();
+        let begun: BTreeSet<LogId> = reports
+            .iter()
+            .filter(|report| report.status.epoch > 0)
+            .map(|report| report.status.actor)
+            .collect();
+        // One that is connected and does not answer the others' probes is as good as away.
+        let there = |node| self.reachable(node) && self.liveness(node) == Liveness::Alive;
+        let all = self.wiring.logs_of(&pipeline).all(|(log, node)| !there(node) || begun.contains(&log));
+        if all {
+            self.taken(number, effects);
+        }
+    }
+
+    fn taken(&mut self, number: u64, effects: &mut Effects) {
+        if let Some(Deploying { asker, pipeline, step: Step::Taking { revision, .. } }) =
+            self.deploys.remove(&number)
+        {
+            let actors = self.wiring.logs_of(&pipeline).count() as u32;
+            self.answer(asker, Response::Deployed { pipeline, revision, changed: true, actors }, effects);
         }
     }
 
@@ -323,6 +404,7 @@ impl Peer {
     pub(super) fn modules_under_way(&self) -> impl Iterator<Item = Digest> {
         let deploys = self.deploys.values().filter_map(|deploying| match &deploying.step {
             Step::Modules { revision, .. } | Step::Written { revision, .. } => revision.content.as_ref(),
+            Step::Taking { .. } => None,
         });
         let wanted = self.module_wants.iter().flat_map(|wanted| wanted.digests.iter().copied());
         deploys.flat_map(|content| content.manifest.modules()).chain(wanted)
@@ -387,7 +469,8 @@ fn modules_by_node(
             Home::WithInput | Home::Entry(_) => candidates.keys().copied().collect(),
             Home::Shares(_) | Home::Single => content.placement.get(&unit.id).cloned().unwrap_or_default(),
         };
-        for node in distinct(nodes) {
+        // A node that is away gets them when it is back, before it takes the revision.
+        for node in distinct(nodes).into_iter().filter(|node| candidates.contains_key(node)) {
             let digests = wants.entry(node).or_default();
             if !digests.contains(digest) {
                 digests.push(*digest);

@@ -63,9 +63,19 @@ impl Peer {
             writer.reader_committed(reader, committed);
         }
         let head = writer.persisted().seq;
+        // Who stands at a closed log's end is told again which log follows: something is still to come.
+        let closed = writer.closed.filter(|_| at.seq == head);
+        let end = if closed.is_some() { head.next() } else { head };
         self.subscriptions.insert((node, edge), Subscription::new(log, reader, filter, at, credit));
         self.subscribers.entry(log).or_default().insert((node, edge));
-        self.send(node, Message::Subscribed { edge, at, head }, effects);
+        self.send(node, Message::Subscribed { edge, at, head: end }, effects);
+        if closed.is_some() {
+            let slices = alloc::vec![Slice { position: at, events: Vec::new(), mark: None, closed }];
+            self.send(node, Message::Batch { edge, after: at, slices, head }, effects);
+        }
+        if let Some(reader) = reader {
+            self.passed_before(log, reader);
+        }
         self.restless_logs.insert(log);
     }
 

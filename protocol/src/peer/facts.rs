@@ -1,26 +1,21 @@
 //! Members and the catalog: what this node says, what it learns, and which logs live here by it.
 
-use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::ToString;
 use alloc::vec::Vec;
 
-use super::start::Recovering;
-use super::{Peer, shared};
-use crate::actor::fold::{Memory, SourceMemory};
-use crate::actor::machine::{Actor, Upstream};
-use crate::actor::source::SourceLog;
+use super::Peer;
+use crate::actor::machine::Upstream;
 use crate::edge::reader::{Owner, Reader};
-use crate::effect::{ActorSpec, Effect, Effects, Level, Timer};
+use crate::effect::{Effect, Effects, Level, Timer};
 use crate::id::{LogId, NodeId, Position, Seq};
 use crate::log::record::Record;
-use crate::log::writer::Log;
-use crate::mesh::assignment::{Assigned, Fate};
+use crate::mesh::assignment::{Fate, Standing};
 use crate::mesh::catalog::{CatalogEntry, LogName};
 use crate::mesh::membership::MeshEffects;
 use crate::mutation::{Mutation, planted};
 use crate::pipeline::manifest::Durability;
-use crate::pipeline::plan::{Head, Role};
 use crate::rpc::Liveness;
 use crate::wire::message::{EdgeId, Filter, From, Message};
 
@@ -205,14 +200,9 @@ impl Peer {
         self.wired = Some(self.catalog.facts().version());
         self.wiring.refresh(self.catalog.facts());
         self.opening.clear();
-        let here: Vec<alloc::sync::Arc<Assigned>> = self.wiring.assignment().logs_on(&self.me).to_vec();
-        let keep: BTreeSet<LogId> = here.iter().map(|assigned| assigned.id).collect();
-        self.end_unassigned(&keep, effects);
-        for assigned in &here {
-            if !self.logs.contains_key(&assigned.id) {
-                self.bear(assigned, effects);
-            }
-        }
+        self.end_removed(effects);
+        self.tend_lines(effects);
+        self.report_superseded(effects);
         self.expect_readers();
         let actors: Vec<LogId> = self.actors.keys().copied().collect();
         for actor in actors {
@@ -234,68 +224,45 @@ impl Peer {
         }
     }
 
-    fn bear(&mut self, assigned: &Assigned, effects: &mut Effects) {
-        let id = assigned.id;
-        let manifest = &assigned.manifest;
-        let (log, memory) = match self.recovering.remove(&id) {
-            Some(Recovering { mut log, memory }) => {
-                log.durability = manifest.durability;
-                log.retention = manifest.retention.clone();
-                (log, Some(memory))
-            }
-            None => {
-                effects.push(Effect::CreateLog { log: id, name: assigned.name.clone() });
-                (Log::new(assigned.name.clone(), manifest.durability, manifest.retention.clone()), None)
-            }
-        };
-        if let Some(damage) = &log.damage {
-            self.report(Level::Error, "log_damaged", format!("log {id}: {damage}"), effects);
-        }
-        self.logs.insert(id, log);
-        let memory = memory.filter(|_| !planted(Mutation::ForgetReplay));
-        match assigned.unit.id.role {
-            Role::Source => {
-                let memory = match memory {
-                    Some(Memory::Source(memory)) => memory,
-                    Some(Memory::Actor(_)) | None => SourceMemory::default(),
-                };
-                if let Some(stream) = self.source_stream(&assigned.name) {
-                    self.sources.insert(id, SourceLog::new(id, stream, memory));
-                }
-            }
-            Role::Behind | Role::Stage | Role::Sink => {
-                let spec =
-                    shared(ActorSpec { name: assigned.name.clone(), chain: assigned.unit.chain.clone() });
-                let sink = matches!(assigned.unit.chain.head, Head::Sink { .. });
-                let mut actor = Actor::new(id, spec, sink);
-                if let Some(Memory::Actor(memory)) = memory {
-                    actor.memory = memory;
-                }
-                self.actors.insert(id, actor);
-            }
-        }
-        self.start_epoch(id, effects);
-    }
-
-    /// Logs that the facts no longer give to this node: removed ones go, others stay as they are.
-    fn end_unassigned(&mut self, keep: &BTreeSet<LogId>, effects: &mut Effects) {
+    /// Logs of pipelines that were removed go; others that no line has stay as they are.
+    fn end_removed(&mut self, effects: &mut Effects) {
         let names: Vec<(LogId, LogName)> = self
             .logs
             .iter()
             .map(|(id, log)| (*id, log.name.clone()))
             .chain(self.recovering.iter().map(|(id, found)| (*id, found.log.name.clone())))
-            .filter(|(id, _)| !keep.contains(id))
             .collect();
         for (id, name) in names {
-            let fate = self.wiring.assignment().fate(&name, self.catalog.facts());
-            self.stop_log(id, effects);
-            match fate {
+            match self.wiring.assignment().fate(&name, self.catalog.facts()) {
                 Fate::Removed => {
+                    self.stop_log(id, effects);
                     self.recovering.remove(&id);
                     effects.push(Effect::RemoveLog { log: id });
                 }
-                Fate::Assigned | Fate::Replaced { .. } | Fate::Superseded { .. } | Fate::Unknown => {}
+                Fate::Held | Fate::Unknown => {}
             }
+        }
+    }
+
+    /// A deploy of this node lost to another one: nobody else would tell its user.
+    fn report_superseded(&mut self, effects: &mut Effects) {
+        let mut lost = Vec::new();
+        for (pipeline, current) in self.catalog.facts().pipelines() {
+            for known in current.superseded.iter().filter(|known| known.reference.node == self.me) {
+                let Some(content) = &known.revision.content else { continue };
+                if self.superseded.insert(known.digest) {
+                    let winner = current
+                        .deployed()
+                        .map_or_else(alloc::string::String::new, |deployed| deployed.digest.to_string());
+                    lost.push(format!(
+                        "revision {} of '{pipeline}', deployed on this node, lost to revision {winner} of node {}; deploy it again if it should run",
+                        content.digest, current.reference.node
+                    ));
+                }
+            }
+        }
+        for detail in lost {
+            self.report(Level::Warn, "superseded", detail, effects);
         }
     }
 
@@ -303,6 +270,10 @@ impl Peer {
         if self.logs.remove(&id).is_none() {
             return;
         }
+        self.resting.remove(&id);
+        self.leaving.remove(&id);
+        self.held_up.remove(&id);
+        self.rebearing.remove(&id);
         if let Some(mut source) = self.sources.remove(&id) {
             if source.connected {
                 effects.push(Effect::StopConnector { log: id });
@@ -317,9 +288,7 @@ impl Peer {
         if let Some(actor) = self.actors.remove(&id) {
             effects.push(Effect::Unhost { actor: id });
             for upstream in actor.upstream.into_values() {
-                if let Some(reader) = self.readers.remove(&upstream.edge) {
-                    self.send(reader.writer, Message::Unsubscribe { edge: upstream.edge }, effects);
-                }
+                self.drop_reader(upstream.edge, effects);
             }
         }
         for (node, edge) in self.subscribers.remove(&id).unwrap_or_default() {
@@ -328,39 +297,84 @@ impl Peer {
     }
 
     fn expect_readers(&mut self) {
-        for (id, log) in &mut self.logs {
-            let Some(assigned) = self.wiring.assignment().log(id) else { continue };
-            log.expect_readers(self.wiring.assignment().readers(assigned).map(|reader| reader.id));
+        let logs: Vec<LogId> = self.logs.keys().copied().collect();
+        for log in logs {
+            self.expect_readers_of(log);
         }
         self.restless_logs.extend(self.logs.keys());
         self.restless_actors.extend(self.logs.keys());
     }
 
-    /// Subscribes an actor to every upstream log that the facts name and it does not read yet.
-    pub(super) fn follow_upstreams(&mut self, actor: LogId, effects: &mut Effects) {
-        let ready = self.actors.get(&actor).is_some_and(Actor::is_ready);
-        let Some(assigned) = self.wiring.assignment().log(&actor).cloned().filter(|_| ready) else { return };
-        let mut wanted: BTreeMap<LogId, (NodeId, BTreeMap<u16, u16>)> = BTreeMap::new();
-        for upstream in self.wiring.assignment().upstreams(&assigned) {
-            let entry = wanted.entry(upstream.log).or_insert_with(|| (upstream.node, BTreeMap::new()));
-            entry.1.insert(upstream.output, upstream.input);
+    /// What the facts say of a log of this node: how it is kept, and who reads it.
+    pub(super) fn expect_readers_of(&mut self, log: LogId) {
+        let Some(assigned) = self.wiring.assignment().log(&log) else { return };
+        let Some(layout) = self.wiring.assignment().layout_of(assigned) else { return };
+        if let Some(writer) = self.logs.get_mut(&log) {
+            writer.durability = assigned.manifest.durability;
+            writer.retention = assigned.manifest.retention.clone();
+            writer.expect_readers(layout.readers(assigned).map(|reader| reader.id));
         }
-        for (log, (node, inputs)) in wanted {
-            let Some(machine) = self.actors.get(&actor) else { return };
-            if machine.upstream.contains_key(&log) {
-                continue;
+    }
+
+    /// Subscribes an actor to every log that it should read now and does not read yet: of each line the
+    /// one behind those that it has read to their end. An actor that is to be replaced follows nothing
+    /// new: the log that takes over is wired to what is new.
+    pub(super) fn follow_upstreams(&mut self, actor: LogId, effects: &mut Effects) {
+        let Some(machine) = self.actors.get_mut(&actor).filter(|machine| machine.is_ready()) else { return };
+        let assignment = self.wiring.assignment();
+        let Some(assigned) = assignment.log(&actor).filter(|log| log.standing == Standing::Written) else {
+            return;
+        };
+        let Some(layout) = assignment.layout_of(assigned) else { return };
+        let mut fresh = Vec::new();
+        for line in layout.read_by(assigned) {
+            let aside = line.wanted().is_none_or(|log| layout.inputs(assigned, log).is_none());
+            let early = line.logs.iter().filter(|_| planted(Mutation::PassEarly));
+            for log in line.behind(&machine.memory.ended).into_iter().chain(early) {
+                let Some(inputs) = layout.inputs(assigned, log) else { continue };
+                match machine.upstream.get_mut(&log.id) {
+                    Some(upstream) => upstream.aside = aside,
+                    None => fresh.push((log.id, log.node, inputs, aside)),
+                }
             }
+        }
+        let slots = assigned.share.slots();
+        for (log, node, inputs, aside) in fresh {
+            let edge = EdgeId(self.fresh());
+            let Some(machine) = self.actors.get_mut(&actor) else { return };
             let from = match machine.memory.position_in(&log) {
                 Position::START => From::Start,
                 position => From::After(position),
             };
-            let edge = EdgeId(self.fresh());
-            let filter = Filter { outputs: inputs.keys().copied().collect(), slots: assigned.share.slots() };
+            let filter = Filter { outputs: inputs.keys().copied().collect(), slots };
             self.readers.insert(edge, Reader::new(edge, log, node, Owner::Actor(actor), filter, from));
-            if let Some(machine) = self.actors.get_mut(&actor) {
-                machine.upstream.insert(log, Upstream::new(edge, inputs));
-            }
+            let mut upstream = Upstream::new(edge, inputs).resumed(machine.memory.frontier.get(&log));
+            upstream.aside = aside;
+            machine.upstream.insert(log, upstream);
             self.speak(edge, effects);
+        }
+    }
+
+    /// Upstream logs that the actor has read to their `Close` are let go, and those that follow them
+    /// are read.
+    pub(super) fn pass_closed(&mut self, actor: LogId, effects: &mut Effects) {
+        let Some(machine) = self.actors.get_mut(&actor) else { return };
+        let ended: Vec<LogId> =
+            machine.upstream.keys().filter(|log| machine.memory.ended.contains_key(log)).copied().collect();
+        if ended.is_empty() {
+            return;
+        }
+        let edges: Vec<EdgeId> =
+            ended.iter().filter_map(|log| Some(machine.upstream.remove(log)?.edge)).collect();
+        for edge in edges {
+            self.drop_reader(edge, effects);
+        }
+        self.follow_upstreams(actor, effects);
+    }
+
+    pub(super) fn drop_reader(&mut self, edge: EdgeId, effects: &mut Effects) {
+        if let Some(reader) = self.readers.remove(&edge) {
+            self.send(reader.writer, Message::Unsubscribe { edge }, effects);
         }
     }
 }

@@ -5,7 +5,7 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use super::Peer;
-use crate::actor::fold::{FOLD_VERSION, LogFold, Memory};
+use crate::actor::fold::{LogFold, Memory};
 use crate::effect::{Effect, Effects, Level};
 use crate::id::{LogId, Position, Seq};
 use crate::log::record::{Body, EpochStart};
@@ -22,18 +22,31 @@ impl Peer {
         if writer.damage.is_some() || writer.open || writer.pending_bytes() > 0 {
             return;
         }
+        if writer.closed.is_some() {
+            writer.open = true;
+            return;
+        }
         let epoch = crate::id::Epoch(writer.epoch().0 + 1);
         let record =
             writer.append(epoch, Body::EpochStart(EpochStart { writer: me, keepers: alloc::vec![me], at }));
         effects.push(Effect::Persist { log, records: alloc::vec![record], durability: Durability::Disk });
     }
 
-    /// Appends to an open log of this node. False: it is not open.
+    /// Appends to an open log of this node. None: it is not open, or closed, or about to be.
     pub(super) fn append(&mut self, log: LogId, body: Body, effects: &mut Effects) -> Option<Seq> {
-        let writer = self.logs.get_mut(&log).filter(|writer| writer.open)?;
+        let writer = self.logs.get_mut(&log).filter(|writer| writer.open && writer.closed.is_none())?;
+        if writer.handing_over() {
+            return None;
+        }
+        // What hands a log over is synced in every durability class.
+        let durability = match &body {
+            Body::Close { .. } if planted(Mutation::LooseClose) => writer.durability,
+            Body::Close { .. } | Body::Inherit(_) | Body::EpochStart(_) => Durability::Disk,
+            Body::Append(_) | Body::Commit(_) | Body::Catalog { .. } => writer.durability,
+        };
         let record = writer.append(writer.epoch(), body);
         let seq = record.seq;
-        effects.push(Effect::Persist { log, records: alloc::vec![record], durability: writer.durability });
+        effects.push(Effect::Persist { log, records: alloc::vec![record], durability });
         if planted(Mutation::ServeEarly) {
             self.restless_logs.insert(log);
         }
@@ -59,13 +72,27 @@ impl Peer {
     fn on_stands(&mut self, log: LogId, kept: &Kept, effects: &mut Effects) {
         match &*kept.body {
             Body::EpochStart(_) => self.on_epoch_stands(log, kept.position, effects),
-            Body::Append(append) => {
-                if let Some(source) = self.sources.get_mut(&log) {
-                    source.persisted(append);
-                }
+            Body::Append(append) => match self.sources.get_mut(&log) {
+                Some(source) => source.persisted(append),
+                None => self.rest(log, &kept.body),
+            },
+            Body::Commit(_) if self.actors.contains_key(&log) => {
+                self.on_commit_stands(log, kept.position, effects)
             }
-            Body::Commit(_) => self.on_commit_stands(log, kept.position, effects),
-            Body::Close { .. } | Body::Inherit(_) | Body::Catalog { .. } => {}
+            Body::Commit(_) => self.rest(log, &kept.body),
+            Body::Close { .. } => self.tend_line_of(log, effects),
+            Body::Inherit(_) => {
+                self.rest(log, &kept.body);
+                self.tend_line_of(log, effects);
+            }
+            Body::Catalog { .. } => {}
+        }
+    }
+
+    /// A record of a log that nobody is at work on: what it remembers takes it all the same.
+    fn rest(&mut self, log: LogId, body: &Body) {
+        if let Some(memory) = self.resting.get_mut(&log) {
+            memory.apply(body);
         }
     }
 
@@ -75,8 +102,10 @@ impl Peer {
         }
         if self.actors.contains_key(&log) {
             self.host(log, at, effects);
-        } else {
+        } else if self.sources.contains_key(&log) {
             self.source_opened(log, effects);
+        } else {
+            self.tend_line_of(log, effects);
         }
     }
 
@@ -114,6 +143,8 @@ impl Peer {
         }
         let unhosted: Vec<LogId> =
             self.actors.iter().filter(|(_, actor)| !actor.is_ready()).map(|(log, _)| *log).collect();
+        self.open_due(effects);
+        self.tend_lines(effects);
         for log in unhosted {
             if let Some(writer) = self.logs.get(&log).filter(|writer| writer.open) {
                 let at = writer.persisted();
@@ -144,7 +175,7 @@ impl Peer {
             (None, Some(source)) => (Memory::Source(source.memory.clone()), false),
             (Some(_), _) | (None, None) => return,
         };
-        let fold = LogFold { version: FOLD_VERSION, epochs: writer.epochs.clone(), memory };
+        let fold = LogFold::of(memory, writer.epochs.clone());
         let at = writer.persisted();
         writer.snapshot_asked();
         effects.push(Effect::Snapshot { log, at, fold: codec::encode(&fold), state });

@@ -7,6 +7,7 @@
 //! | `start` | recovery, beginning, the beat |
 //! | `facts` | members, the catalog, which logs live here |
 //! | `logs` | appending, persisting, retention |
+//! | `hand_over` | the way of each line through its logs: born, written, closed into the next |
 //! | `edges` | serving readers, reading upstream logs |
 //! | `actors` | functions, commits, retries |
 //! | `publish` | events entering |
@@ -22,6 +23,7 @@ mod actors;
 mod deploy;
 mod edges;
 mod facts;
+mod hand_over;
 mod logs;
 mod publish;
 mod questions;
@@ -36,6 +38,7 @@ use alloc::vec::Vec;
 
 use ed25519_dalek::SigningKey;
 
+use crate::actor::fold::Memory;
 use crate::actor::machine::Actor;
 use crate::actor::source::{Asker, SourceLog};
 use crate::edge::reader::Reader;
@@ -96,6 +99,17 @@ pub struct Peer {
     wired: Option<u64>,
     recovering: BTreeMap<LogId, start::Recovering>,
     logs: BTreeMap<LogId, Log>,
+    /// What logs without an actor or source at work remember: not written now, or closed and not
+    /// inherited from yet.
+    resting: BTreeMap<LogId, Memory>,
+    /// Logs that are to be closed as soon as their actors are at rest.
+    leaving: BTreeSet<LogId>,
+    /// Why a line cannot go on to the log that it should write.
+    held_up: BTreeMap<LogId, String>,
+    /// Closed logs for which this node has asked for another in their place.
+    rebearing: BTreeSet<LogId>,
+    /// Lost deploys of this node that were reported.
+    superseded: BTreeSet<Digest>,
     actors: BTreeMap<LogId, Actor>,
     sources: BTreeMap<LogId, SourceLog>,
     readers: BTreeMap<EdgeId, Reader>,
@@ -155,6 +169,11 @@ impl Peer {
             wired: None,
             recovering: BTreeMap::new(),
             logs: BTreeMap::new(),
+            resting: BTreeMap::new(),
+            leaving: BTreeSet::new(),
+            held_up: BTreeMap::new(),
+            rebearing: BTreeSet::new(),
+            superseded: BTreeSet::new(),
             actors: BTreeMap::new(),
             sources: BTreeMap::new(),
             readers: BTreeMap::new(),

@@ -32,7 +32,7 @@ impl Peer {
             return self.fail(asker, FaultKind::Invalid, why, effects);
         }
         if let Some(log) = publish.log
-            && !self.sources.contains_key(&log)
+            && !self.is_own_source(&log)
         {
             return self.forward_publish(asker, log, publish, effects);
         }
@@ -58,11 +58,21 @@ impl Peer {
             Some(true) => {}
         }
         match self.own_source_log(&publish.pipeline, &publish.source) {
-            Some(log) if self.logs.get(&log).is_some_and(|writer| writer.open) => {
+            Some(log)
+                if self.sources.contains_key(&log)
+                    && self.logs.get(&log).is_some_and(|writer| writer.open) =>
+            {
                 self.take(log, asker, publish, effects);
             }
             Some(_) | None => self.wait_for_opening(asker, publish, effects),
         }
+    }
+
+    /// Whether the log is one of this node's source logs, of whatever revision: what names an earlier one
+    /// goes into the one that took over its producers.
+    pub(super) fn is_own_source(&self, log: &LogId) -> bool {
+        let line = self.wiring.assignment().line_of(log);
+        line.is_some_and(|line| line.node == self.me && line.unit.role == Role::Source)
     }
 
     /// This node's source log for a stream, if it is born.

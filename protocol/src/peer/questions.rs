@@ -13,6 +13,7 @@ use crate::actor::source::Asker;
 use crate::effect::{Effect, Effects, LookId, RequestId, Timer};
 use crate::id::{LogId, Name, NodeId, slot_of};
 use crate::limits::{ASK_DEADLINE, REQUESTS_MAX};
+use crate::mesh::assignment::Standing;
 use crate::mesh::catalog::{LogName, Share};
 use crate::pipeline::plan::UnitId;
 use crate::rpc::{
@@ -58,6 +59,8 @@ enum Wants {
     Show(Name),
     State(u32),
     DeadLetters(u32),
+    /// Who has taken a changed pipeline: for the deploy of this number.
+    Taking(u64),
 }
 
 impl Peer {
@@ -214,6 +217,10 @@ impl Peer {
         self.gather(asker, wants, questions, effects);
     }
 
+    pub(super) fn gather_taking(&mut self, asker: Asker, number: u64, pipeline: Name, effects: &mut Effects) {
+        self.gather_actors(asker, Wants::Taking(number), Some(pipeline), effects);
+    }
+
     fn gather_letters(&mut self, asker: Asker, pipeline: Name, limit: u32, effects: &mut Effects) {
         let nodes = distinct(self.wiring.logs_of(&pipeline).map(|(_, node)| node).chain([self.me]));
         let question = Question::DeadLetters { pipeline, limit };
@@ -262,7 +269,7 @@ impl Peer {
                 self.send(node, Message::Answer { ask, reply }, effects);
             }
             Question::Publish(publish) => match publish.log {
-                Some(log) if self.sources.contains_key(&log) => self.publish(asker, publish, effects),
+                Some(log) if self.is_own_source(&log) => self.publish(asker, publish, effects),
                 Some(_) | None => {
                     let why =
                         "the log that the request names is not written on this node; leave its name out";
@@ -310,6 +317,21 @@ impl Peer {
 
     /// This node's actors and source logs as it sees them.
     fn reports(&self, pipeline: Option<&Name>) -> Vec<ActorReport> {
+        let mut reports = self.reports_of_logs(pipeline);
+        for log in self.held_up.keys().filter(|log| !self.logs.contains_key(log)) {
+            let Some(assigned) = self.wiring.assignment().log(log) else { continue };
+            if pipeline.is_none_or(|wanted| *wanted == assigned.pipeline) {
+                reports.push(ActorReport {
+                    pipeline: assigned.pipeline.clone(),
+                    unit: assigned.unit.id.clone(),
+                    status: self.absent(*log, self.me),
+                });
+            }
+        }
+        reports
+    }
+
+    fn reports_of_logs(&self, pipeline: Option<&Name>) -> Vec<ActorReport> {
         let wanted = |name: &LogName| match name {
             LogName::Actor { pipeline: of, unit, .. } if pipeline.is_none_or(|wanted| wanted == of) => {
                 Some((of.clone(), unit.clone()))
@@ -318,6 +340,11 @@ impl Peer {
         };
         self.logs
             .iter()
+            // Logs that only stay for their readers are no actors.
+            .filter(|(log, _)| {
+                let assigned = self.wiring.assignment().log(log);
+                assigned.is_none_or(|assigned| assigned.standing == Standing::Written)
+            })
             .filter_map(|(log, writer)| {
                 let (pipeline, unit) = wanted(&writer.name)?;
                 Some(ActorReport { pipeline, unit, status: self.actor_status(*log)? })
@@ -358,6 +385,10 @@ impl Peer {
             if !actor.is_ready() && status.trouble.is_none() {
                 status.trouble = Some("it is starting".to_string());
             }
+        }
+        if !self.sources.contains_key(&log) && !self.actors.contains_key(&log) {
+            status.epoch = 0;
+            status.trouble.get_or_insert_with(|| "it is taking over from the log before it".to_string());
         }
         if writer.is_full() {
             status.trouble.get_or_insert_with(|| {
@@ -470,6 +501,7 @@ impl Peer {
                 entries.truncate(limit as usize);
                 Response::State(entries)
             }
+            Wants::Taking(number) => return self.on_taking(number, &gather.reports, effects),
             Wants::DeadLetters(limit) => {
                 let mut letters = gather.letters;
                 letters.truncate(limit as usize);
@@ -549,6 +581,9 @@ impl Peer {
 
     fn absent(&self, log: LogId, node: NodeId) -> ActorStatus {
         let trouble = match self.liveness(node) {
+            Liveness::Alive if node == self.me && self.held_up.contains_key(&log) => {
+                self.held_up.get(&log).cloned().unwrap_or_default()
+            }
             Liveness::Alive => format!("node {node} has not started it yet"),
             Liveness::Suspect => format!("node {node} does not answer; its logs wait for it"),
             Liveness::Gone => format!("node {node} is gone; its logs wait for it"),

@@ -10,7 +10,7 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use super::Peer;
-use crate::actor::fold::{ActorMemory, FOLD_VERSION, LogFold, Memory, SourceMemory};
+use crate::actor::fold::{ActorMemory, LogFold, Memory, SourceMemory};
 use crate::effect::{Effect, Effects, Level, RecoveredLog, Timer};
 use crate::id::{LogId, NodeId, Position, Seq};
 use crate::limits::{CATALOG_REPEAT, EDGE_REPEAT};
@@ -75,7 +75,7 @@ impl Peer {
                 let mut damage = found.damage;
                 let mut covered = Position::START;
                 if let Some((at, fold)) = found.snapshot {
-                    match read_fold(&fold) {
+                    match LogFold::read(&fold) {
                         Ok(fold) => {
                             memory = fold.memory;
                             log.epochs = fold.epochs;
@@ -154,6 +154,7 @@ impl Peer {
         }
         self.repeat_edges(effects);
         self.repeat_modules(effects);
+        self.repeat_taking(effects);
         self.retry_openings(effects);
         self.retry_unopened(effects);
         self.expire_questions(effects);
@@ -228,16 +229,5 @@ impl Peer {
         for peer in peers {
             self.send(peer, Message::CatalogHeads(heads.clone()), effects);
         }
-    }
-}
-
-fn read_fold(bytes: &[u8]) -> Result<LogFold, String> {
-    let fold: LogFold = crate::wire::codec::decode(bytes)
-        .map_err(|error| format!("the snapshot does not decode: {error}"))?;
-    match fold.version {
-        FOLD_VERSION => Ok(fold),
-        other => Err(format!(
-            "the snapshot is of format {other}, this version reads {FOLD_VERSION}; use a newer dunlin"
-        )),
     }
 }

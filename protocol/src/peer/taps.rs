@@ -1,7 +1,7 @@
 //! Taps: clients that follow a stream. A tap reads all logs of the stream as any reader does, sends
 //! no more than its client granted, and holds nothing back: its readers are in nobody's retention.
 
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -24,8 +24,12 @@ const ANSWER_BYTES_MAX: u64 = 256 << 10;
 #[derive(Debug)]
 pub(super) struct Tap {
     tail: Tail,
-    /// Edge of each log that it reads.
+    /// Edge of each log that it reads or has read.
     edges: BTreeMap<LogId, EdgeId>,
+    /// Logs that it has read to their `Close`, each with the one that follows.
+    ended: BTreeMap<LogId, LogId>,
+    /// Of those the ones that were closed when a tap of what comes from now on first reached them.
+    past: BTreeSet<LogId>,
     cursor: Cursor,
     queue: VecDeque<(EdgeId, LogId, Slice)>,
     credit: u64,
@@ -58,8 +62,7 @@ impl Peer {
             });
         }
         if let TailFrom::Cursor(cursor) = &tail.from {
-            let logs = self.wiring.logs_of_stream(&tail.pipeline, &tail.stream);
-            let known = logs.iter().any(|(log, _, _)| cursor.0.contains_key(log));
+            let known = cursor.0.keys().any(|log| self.wiring.carries(&tail.pipeline, &tail.stream, log));
             if !known && !cursor.0.is_empty() {
                 let why = format!(
                     "the cursor names no log of '{}/{}': it comes from another stream, or from before the pipeline was \
@@ -77,6 +80,8 @@ impl Peer {
         let tap = Tap {
             tail,
             edges: BTreeMap::new(),
+            ended: BTreeMap::new(),
+            past: BTreeSet::new(),
             cursor,
             queue: VecDeque::new(),
             credit,
@@ -93,14 +98,19 @@ impl Peer {
     /// while it follows are read from their start.
     pub(super) fn follow_stream(&mut self, id: RequestId, first: bool, effects: &mut Effects) {
         let Some(tap) = self.taps.get(&id) else { return };
-        let logs = self.wiring.logs_of_stream(&tap.tail.pipeline, &tap.tail.stream);
-        let fresh: Vec<(LogId, NodeId, Vec<u16>)> =
-            logs.into_iter().filter(|(log, _, _)| !tap.edges.contains_key(log)).collect();
+        let logs = self.wiring.logs_of_stream(&tap.tail.pipeline, &tap.tail.stream, &tap.ended);
+        // A tap of what is there follows closed logs, but nothing that is born meanwhile.
+        let may = |log: &LogId| first || tap.tail.follow || tap.ended.values().any(|next| next == log);
+        let fresh: Vec<(LogId, NodeId, Vec<u16>)> = logs
+            .into_iter()
+            .filter(|(log, _, _)| !tap.edges.contains_key(log))
+            .filter(|(log, _, _)| may(log))
+            .collect();
         for (log, node, outputs) in fresh {
             let Some(tap) = self.taps.get(&id) else { return };
             let from = match (&tap.tail.from, tap.cursor.0.get(&log)) {
                 (_, Some(at)) => From::After(at.position),
-                (TailFrom::Now, None) if first => From::Now,
+                (TailFrom::Now, None) if first || tap.past.contains(&log) => From::Now,
                 (TailFrom::Now | TailFrom::Start | TailFrom::Cursor(_), None) => From::Start,
             };
             let edge = EdgeId(self.fresh());
@@ -114,8 +124,7 @@ impl Peer {
     }
 
     pub(super) fn follow_streams(&mut self, effects: &mut Effects) {
-        let taps: Vec<RequestId> =
-            self.taps.iter().filter(|(_, tap)| tap.tail.follow).map(|(id, _)| *id).collect();
+        let taps: Vec<RequestId> = self.taps.keys().copied().collect();
         taps.into_iter().for_each(|id| self.follow_stream(id, false, effects));
     }
 
@@ -153,8 +162,18 @@ impl Peer {
         slices: Vec<Slice>,
         effects: &mut Effects,
     ) {
+        let at_end = |reader: &Reader| reader.head_at_first == Some(reader.received().seq.next());
+        let was_closed = self.readers.get(&edge).is_some_and(at_end);
         let Some(tap) = self.taps.get_mut(&id) else { return };
+        let closed = slices.iter().find_map(|slice| slice.closed);
         tap.queue.extend(slices.into_iter().map(|slice| (edge, log, slice)));
+        if let Some(next) = closed {
+            tap.ended.insert(log, next);
+            if tap.tail.from == TailFrom::Now && was_closed {
+                tap.past.insert(next);
+            }
+            self.follow_stream(id, false, effects);
+        }
         self.drain_tap(id, effects);
     }
 
@@ -206,11 +225,17 @@ impl Peer {
         if tap.tail.follow || !tap.queue.is_empty() {
             return;
         }
-        let level = tap.edges.values().all(|edge| {
-            self.readers.get(edge).is_some_and(|reader| {
-                reader.head_at_first.is_some_and(|head| reader.is_live() && reader.received().seq >= head)
-            })
-        });
+        // A log that follows a closed one may be known only by its name yet.
+        let level = tap.ended.values().all(|next| tap.edges.contains_key(next));
+        let level = level
+            && tap.edges.iter().all(|(log, edge)| {
+                tap.ended.contains_key(log)
+                    || self.readers.get(edge).is_some_and(|reader| {
+                        reader
+                            .head_at_first
+                            .is_some_and(|head| reader.is_live() && reader.received().seq >= head)
+                    })
+            });
         if level {
             self.close_tap(id, effects);
             effects.push(Effect::Answer {

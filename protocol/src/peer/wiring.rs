@@ -6,7 +6,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use crate::id::{Digest, LogId, Name, NodeId};
-use crate::mesh::assignment::{Assigned, Assignment, Layout};
+use crate::mesh::assignment::{Assigned, Assignment, Layout, Line};
 use crate::mesh::catalog::Share;
 use crate::mesh::facts::Facts;
 use crate::pipeline::manifest::{Manifest, StreamName};
@@ -76,15 +76,28 @@ impl Wiring {
         names.into_iter().collect()
     }
 
-    /// Every log that carries a part of the stream, with the outputs that are it.
-    pub fn logs_of_stream(&self, pipeline: &Name, stream: &StreamName) -> Vec<(LogId, NodeId, Vec<u16>)> {
-        let Some(plan) = self.plan(pipeline) else { return Vec::new() };
-        let mut outputs: BTreeMap<&UnitId, Vec<u16>> = BTreeMap::new();
-        for (unit, output) in plan.stream(stream) {
-            outputs.entry(&unit.id).or_default().push(output);
-        }
-        let logs = self.0.all_logs(pipeline).iter();
-        logs.filter_map(|log| Some((log.id, log.node, outputs.get(&log.unit.id)?.clone()))).collect()
+    /// Whether the log is one that carries the stream, or did in an earlier revision.
+    pub fn carries(&self, pipeline: &Name, stream: &StreamName, log: &LogId) -> bool {
+        let Some(layout) = self.layout(pipeline) else { return false };
+        layout.lines_of_stream(stream).any(|line| line.log(log).is_some())
+    }
+
+    /// Of every line that carries a part of the stream, or did in an earlier revision, the log behind those
+    /// that `ended` names, with the outputs that are it.
+    pub fn logs_of_stream(
+        &self,
+        pipeline: &Name,
+        stream: &StreamName,
+        ended: &BTreeMap<LogId, LogId>,
+    ) -> Vec<(LogId, NodeId, Vec<u16>)> {
+        let Some(layout) = self.layout(pipeline) else { return Vec::new() };
+        let at = |line: &Line| {
+            let log = line.behind(ended)?;
+            let outputs = log.unit.chain.outputs.iter().zip(0u16..);
+            let outputs = outputs.filter(|(output, _)| output.stream == *stream && output.rekeyed.is_none());
+            Some((log.id, log.node, outputs.map(|(_, index)| index).collect()))
+        };
+        layout.lines_of_stream(stream).filter_map(at).collect()
     }
 
     /// The actors of a stage that heads a unit: those that may keep state.

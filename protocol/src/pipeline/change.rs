@@ -4,51 +4,136 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use super::manifest::{Connector, Manifest, Operator, Stage};
-use super::plan::{Home, Plan, Unit, UnitId};
+use super::manifest::{Connector, Manifest, Operator, Outlet, Sink, Source, Stage};
+use super::plan::{Home, Plan, Unit, UnitId, UnitInput};
 use crate::id::Name;
 
-/// Refuses, in one sentence, what cannot be changed yet while a stage or source is alive: its key,
-/// its shares, what kind of thing it is. Nothing was changed.
+/// Refuses, in one sentence, what cannot be changed while a source, stage or sink is alive: its key, its
+/// shares, what kind of thing it is, the file that it stands in, what it has learned from. Nothing was
+/// changed.
 pub fn refuse_change(old: &Manifest, new: &Manifest) -> Result<(), String> {
     let advice = |name: &Name| format!("give it another name than '{name}', or remove the pipeline first");
     for (name, was) in &old.sources {
         let Some(is) = new.sources.get(name) else { continue };
-        let (was, is) = (connector(&was.connector), connector(&is.connector));
-        if was != is {
-            return Err(format!(
-                "the living source '{name}' takes its events from {was}; making that {is} is not there yet; {}",
-                advice(name)
-            ));
-        }
+        refuse_source(name, was, is).map_err(|why| format!("{why}; {}", advice(name)))?;
     }
     for (name, was) in &old.stages {
         let Some(is) = new.stages.get(name) else { continue };
-        let (was_stateful, is_stateful) = (stateful(was), stateful(is));
-        // A stage that begins or ends to be an actor of its own is a new one, or a gone one.
-        let (Some(was_kind), Some(is_kind)) = (was_stateful, is_stateful) else { continue };
-        if was_kind != is_kind {
-            return Err(format!(
-                "the living stage '{name}' is a {was_kind} stage, and a {is_kind} stage cannot take over \
-                 what it remembers; {}",
-                advice(name)
-            ));
-        }
-        if was.key != is.key {
-            let spell = |key: &Option<String>| match key {
-                None => String::from("no key"),
-                Some(key) => format!("key = \"{key}\""),
-            };
-            return Err(format!(
-                "the living stage '{name}' has {}; changing that to {} is not there yet; {}",
-                spell(&was.key),
-                spell(&is.key),
-                advice(name)
-            ));
-        }
+        refuse_stage(name, was, is).map_err(|why| format!("{why}; {}", advice(name)))?;
         refuse_shares(old, new, name, was).map_err(|why| format!("{why}; {}", advice(name)))?;
     }
+    for (name, was) in &old.sinks {
+        let Some(is) = new.sinks.get(name) else { continue };
+        refuse_sink(name, was, is).map_err(|why| format!("{why}; {}", advice(name)))?;
+    }
+    refuse_repetition(&Plan::of(old), &Plan::of(new))
+}
+
+fn refuse_source(name: &Name, was: &Source, is: &Source) -> Result<(), String> {
+    let (old, new) = (connector(&was.connector), connector(&is.connector));
+    if old != new {
+        return Err(format!(
+            "the living source '{name}' takes its events from {old}; making that {new} is not there yet"
+        ));
+    }
+    if let (Connector::File { path: old, .. }, Connector::File { path: new, .. }) =
+        (&was.connector, &is.connector)
+        && old != new
+    {
+        return Err(format!(
+            "the living source '{name}' counts the lines of '{old}', and those of '{new}' are others"
+        ));
+    }
+    if was.key != is.key {
+        return Err(format!(
+            "the living source '{name}' has {}; changing that to {} is not there yet",
+            spell(&was.key),
+            spell(&is.key)
+        ));
+    }
     Ok(())
+}
+
+fn refuse_stage(name: &Name, was: &Stage, is: &Stage) -> Result<(), String> {
+    let (was_kind, is_kind) = (kind(was), kind(is));
+    if was_kind != is_kind {
+        return Err(format!(
+            "the living stage '{name}' is a {was_kind} stage, and a {is_kind} stage cannot go on where it stands"
+        ));
+    }
+    let learns = matches!(was.operator, Operator::Learn(_) | Operator::Forecast(_));
+    if learns && was.operator != is.operator {
+        return Err(format!(
+            "what the living stage '{name}' has learned means something only with the settings of its {was_kind} \
+             table, and they are others now"
+        ));
+    }
+    if was.key != is.key && kind(was) != STATELESS {
+        return Err(format!(
+            "the living stage '{name}' has {}; changing that to {} is not there yet",
+            spell(&was.key),
+            spell(&is.key)
+        ));
+    }
+    Ok(())
+}
+
+fn refuse_sink(name: &Name, was: &Sink, is: &Sink) -> Result<(), String> {
+    match (&was.outlet, &is.outlet) {
+        (Outlet::File { path: old }, Outlet::File { path: new }) if old != new => Err(format!(
+            "the living sink '{name}' has committed how much of '{old}' is written, and '{new}' would be cut to that"
+        )),
+        (Outlet::File { .. }, Outlet::File { .. })
+        | (Outlet::Http { .. }, Outlet::Http { .. })
+        | (Outlet::Stdout, Outlet::Stdout) => Ok(()),
+        (old, new) => Err(format!(
+            "the living sink '{name}' writes to {}; making that {} is not there yet",
+            outlet(old),
+            outlet(new)
+        )),
+    }
+}
+
+/// A unit that lives must not get its events by a new way that begins with what it has seen already.
+fn refuse_repetition(old: &Plan, new: &Plan) -> Result<(), String> {
+    for unit in &new.units {
+        let Some(was) = old.unit(&unit.id) else { continue };
+        let reads = |unit: &Unit, input: &UnitInput| {
+            unit.inputs.iter().any(|own| own.unit == input.unit && own.stream == input.stream)
+        };
+        let Some(dropped) = was.inputs.iter().find(|input| !reads(unit, input)) else { continue };
+        // Of a unit that it reads already it goes on where it stands, whatever the stream.
+        let known = |input: &UnitInput| was.inputs.iter().any(|own| own.unit == input.unit);
+        for input in unit.inputs.iter().filter(|input| !known(input)) {
+            let has = |upper: &Unit| upper.chain.outputs.iter().any(|output| output.stream == input.stream);
+            if old.unit(&input.unit).is_none_or(has) {
+                return Err(format!(
+                    "'{0}' is alive and would read '{1}' in place of '{2}', and '{1}' begins with what is kept of \
+                     its past, so that '{0}' would count events again; give '{0}' another name too, or remove \
+                     the pipeline first",
+                    unit.id.name,
+                    way(input),
+                    way(dropped)
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The stream, and where it is made when its name alone does not tell.
+fn way(input: &UnitInput) -> String {
+    match input.unit.name == input.stream.base {
+        true => format!("{}", input.stream),
+        false => format!("{} (made in '{}')", input.stream, input.unit.name),
+    }
+}
+
+fn spell(key: &Option<String>) -> String {
+    match key {
+        None => String::from("no key"),
+        Some(key) => format!("key = \"{key}\""),
+    }
 }
 
 fn connector(connector: &Connector) -> &'static str {
@@ -59,14 +144,25 @@ fn connector(connector: &Connector) -> &'static str {
     }
 }
 
-fn stateful(stage: &Stage) -> Option<&'static str> {
-    match stage.operator {
-        Operator::Filter(_) | Operator::Map(_) => None,
-        Operator::Wasm(_) => Some("wasm"),
-        Operator::Learn(_) => Some("learn"),
-        Operator::Forecast(_) => Some("forecast"),
+fn outlet(outlet: &Outlet) -> &'static str {
+    match outlet {
+        Outlet::Http { .. } => "http",
+        Outlet::File { .. } => "a file",
+        Outlet::Stdout => "stdout",
     }
 }
+
+/// What kind of a stage it is. Filters and maps are one: each may become the other.
+fn kind(stage: &Stage) -> &'static str {
+    match stage.operator {
+        Operator::Filter(_) | Operator::Map(_) => STATELESS,
+        Operator::Wasm(_) => "wasm",
+        Operator::Learn(_) => "learn",
+        Operator::Forecast(_) => "forecast",
+    }
+}
+
+const STATELESS: &str = "filter or map";
 
 fn refuse_shares(old: &Manifest, new: &Manifest, name: &Name, stage: &Stage) -> Result<(), String> {
     let (was, is) = (old.placement.get(name), new.placement.get(name));
@@ -119,7 +215,8 @@ pub fn changed_units(old: &Plan, new: &Plan) -> UnitChanges {
     changes
 }
 
-fn same(old: &Unit, new: &Unit) -> bool {
+/// Whether a unit does the same as before, so that its logs go on.
+pub(crate) fn same(old: &Unit, new: &Unit) -> bool {
     let same_home = match (&old.home, &new.home) {
         // The file no longer names the shares: they stay.
         (Home::Shares(Some(_)), Home::Shares(None)) => true,
@@ -176,6 +273,36 @@ mod tests {
             "placing it",
         );
         refused(("wasm = 'x.wasm'", "learn = { label = 'v' }"), "is a wasm stage");
+        refused(("filter = 'event.v > 1'", "wasm = 'y.wasm'"), "is a filter or map stage");
+        refused(("after = '1h'", "after = '2h'"), "what the living stage 'learned' has learned");
+        refused(
+            ("key = 'k'\n        [stage.keep]", "key = 'z'\n        [stage.keep]"),
+            "source 'a' has key = \"k\"",
+        );
+        refused(("stdout = {}", "http = { url = 'http://127.0.0.1:1/' }"), "writes to stdout");
+        let file = |path: &str| {
+            format!(
+                "{BASE}\n[source.f]\nfile = {{ path = '{path}' }}\n[sink.g]\nfrom = ['f']\nfile = {{ path = '{path}' }}"
+            )
+        };
+        let error = refuse_change(&manifest(&file("one.csv")), &manifest(&file("two.csv"))).unwrap_err();
+        assert!(error.contains("counts the lines of 'one.csv'"), "{error}");
+    }
+
+    #[test]
+    fn a_living_stage_is_not_led_to_what_it_has_seen() {
+        let between =
+            BASE.replace("[stage.code]\n        from = ['a']", "[stage.code]\n        from = ['learned']");
+        let error = refuse_change(&manifest(BASE), &manifest(&between)).unwrap_err();
+        assert!(error.contains("'code' is alive and would read 'learned' in place of 'a'"), "{error}");
+        // One more input is no repetition, and neither is a stage fused in between.
+        let more = BASE.replace("from = ['learned']", "from = ['learned', 'code']");
+        assert_eq!(refuse_change(&manifest(BASE), &manifest(&more)), Ok(()));
+        let fused = BASE.replace(
+            "[stage.learned]\n        from = ['keep']",
+            "[stage.more]\n        from = ['keep']\n        filter = 'event.v > 3'\n        [stage.learned]\n        from = ['more']",
+        );
+        assert_eq!(refuse_change(&manifest(BASE), &manifest(&fused)), Ok(()));
     }
 
     #[test]

@@ -11,12 +11,13 @@ const STEP_BYTES: u64 = 64 << 10;
 
 pub fn check(world: &World) -> Result<(), String> {
     let assignment = streams::assignment(world)?;
-    for log in assignment.pipelines().keys().flat_map(|pipeline| assignment.all_logs(pipeline)) {
+    let layouts = assignment.pipelines().values();
+    for (layout, log) in layouts.flat_map(|layout| layout.logs.iter().map(move |log| (layout, log))) {
         let Some(kept) = world.index_of(log.node).and_then(|node| world.nodes[node].disk.logs.get(&log.id))
         else {
             continue;
         };
-        let passed = assignment.readers(log).map(|reader| {
+        let passed = layout.readers(log).map(|reader| {
             let node = world.index_of(reader.node).expect("placed on a node of this world");
             let mut at = Seq(0);
             for (_, body) in world.bodies(node, reader.id) {

@@ -4,68 +4,127 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use dunlin_protocol::edge::writer::slice_of;
 use dunlin_protocol::effect::{ActorSpec, Invoked};
 use dunlin_protocol::event::Placed;
 use dunlin_protocol::id::{EventId, LogId, Position, Seq};
 use dunlin_protocol::log::record::{Body, Change, Emitted};
 use dunlin_protocol::log::writer::Kept;
+use dunlin_protocol::mesh::assignment::{Assigned, Layout};
 use dunlin_protocol::pipeline::plan::Role;
 use dunlin_protocol::wire::message::Filter;
 
 use crate::functions::Hosted;
 use crate::world::World;
 
+/// What one log hands to the next: keyed state, and how far everything was read.
+#[derive(Debug, Default)]
+struct Carried {
+    state: BTreeMap<Bytes, Bytes>,
+    frontier: BTreeMap<LogId, Position>,
+}
+
 /// Returns how many actors were compared.
 pub fn check(world: &World) -> Result<u64, String> {
     let assignment = super::streams::assignment(world)?;
     let mut compared = 0;
-    for pipeline in assignment.pipelines().keys() {
-        for actor in assignment.all_logs(pipeline) {
-            if actor.unit.id.role == Role::Source {
-                continue;
+    for layout in assignment.pipelines().values() {
+        for line in layout.lines.iter().filter(|line| line.unit.role != Role::Source) {
+            let node = world.index_of(line.node).expect("placed on a node of this world");
+            let mut carried = Carried::default();
+            let mut follows = None;
+            let path = super::streams::path(world, line)?;
+            for actor in &path {
+                carried = check_actor(world, node, layout, actor, follows, carried)
+                    .map_err(|why| format!("actor {} ({:?} on n{node}): {why}", actor.id, actor.unit.id))?;
+                follows = Some(actor.id);
+                compared += 1;
             }
-            let mut inputs: BTreeMap<LogId, (usize, BTreeMap<u16, u16>)> = BTreeMap::new();
-            for upstream in assignment.upstreams(actor) {
-                let node = world.index_of(upstream.node).expect("placed on a node of this world");
-                inputs
-                    .entry(upstream.log)
-                    .or_insert((node, BTreeMap::new()))
-                    .1
-                    .insert(upstream.output, upstream.input);
+            if line.wanted.is_some() && line.wanted != follows {
+                return Err(format!(
+                    "{:?} on n{node} stands at {follows:?}, wanted is {:?}",
+                    line.unit, line.wanted
+                ));
             }
-            let spec = Arc::new(ActorSpec { name: actor.name.clone(), chain: actor.unit.chain.clone() });
-            let node = world.index_of(actor.node).expect("placed on a node of this world");
-            check_actor(world, node, actor.id, &spec, &inputs, actor.share.slots())
-                .map_err(|why| format!("actor {} ({:?} on n{node}): {why}", actor.id, actor.unit.id))?;
-            compared += 1;
         }
     }
     Ok(compared)
 }
 
+/// Every log that the actor may read, with its node and by which inputs.
+fn inputs_of(
+    world: &World,
+    layout: &Layout,
+    actor: &Assigned,
+) -> BTreeMap<LogId, (usize, BTreeMap<u16, u16>)> {
+    let logs = layout.lines.iter().flat_map(|line| &line.logs);
+    let read = logs.filter_map(|log| {
+        let node = world.index_of(log.node).expect("placed on a node of this world");
+        Some((log.id, (node, layout.inputs(actor, log)?)))
+    });
+    read.collect()
+}
+
+/// The successor takes over from exactly where the log before it was closed, before it does anything.
+fn check_inherited(world: &World, node: usize, log: LogId, follows: Option<LogId>) -> Result<(), String> {
+    let bodies = world.bodies(node, log);
+    let first = bodies.iter().find(|(_, body)| !matches!(body, Body::EpochStart(_))).map(|(_, body)| body);
+    match (follows, first) {
+        (None, Some(Body::Inherit(_))) => Err("it is the first of its line and inherits".into()),
+        (Some(before), Some(Body::Inherit(inherit))) => {
+            let last = world.bodies(node, before).pop();
+            match last {
+                Some((record, Body::Close { .. }))
+                    if inherit.from == before && inherit.closed_at == record.position() =>
+                {
+                    Ok(())
+                }
+                other => {
+                    Err(format!("it inherits from {inherit:?}, and the log before it ends with {other:?}"))
+                }
+            }
+        }
+        (Some(_), Some(_)) => Err("it follows another log and inherits nothing".into()),
+        (None | Some(_), None) | (None, Some(_)) => Ok(()),
+    }
+}
+
 fn check_actor(
     world: &World,
     node: usize,
-    log: LogId,
-    spec: &Arc<ActorSpec>,
-    inputs: &BTreeMap<LogId, (usize, BTreeMap<u16, u16>)>,
-    slots: dunlin_protocol::pipeline::plan::SlotRange,
-) -> Result<(), String> {
-    let mut oracle = Hosted::new(spec, &[], None)?;
+    layout: &Layout,
+    actor: &Assigned,
+    follows: Option<LogId>,
+    carried: Carried,
+) -> Result<Carried, String> {
+    let log = actor.id;
+    check_inherited(world, node, log, follows)?;
+    let inputs = inputs_of(world, layout, actor);
+    let slots = actor.share.slots();
+    let spec = Arc::new(ActorSpec { name: actor.name.clone(), chain: actor.unit.chain.clone(), follows });
+    let mut oracle = Hosted::new(&spec, &[], None, &|_, _| BTreeMap::new())?;
+    oracle.shelf.committed = carried.state.clone();
     let mut upstream: BTreeMap<LogId, Vec<Kept>> = BTreeMap::new();
-    for (input, (at, _)) in inputs {
+    for (input, (at, _)) in &inputs {
         let records =
             world.nodes[*at].disk.logs.get(input).map(|log| log.records.as_slice()).unwrap_or_default();
         upstream.insert(*input, records.iter().filter_map(Kept::of).collect());
     }
-    let mut frontier: BTreeMap<LogId, Position> = BTreeMap::new();
-    let mut state: BTreeMap<bytes::Bytes, bytes::Bytes> = BTreeMap::new();
+    let Carried { mut state, mut frontier } = carried;
     for (record, body) in world.bodies(node, log) {
         let Body::Commit(commit) = body else { continue };
         let mut batch = Vec::new();
         let mut from_lost = false;
+        let mut before_it = None;
         for advance in &commit.frontier {
+            let last = before_it.replace(advance.log);
+            if advance.to == Position::START {
+                // A log that ended is followed by this one.
+                frontier.remove(&last.ok_or("it follows a log from its start behind none")?);
+                frontier.entry(advance.log).or_insert(Position::START);
+                continue;
+            }
             let (_, outputs) = inputs
                 .get(&advance.log)
                 .ok_or_else(|| format!("it reads log {}, which is no input", advance.log))?;
@@ -129,7 +188,7 @@ fn check_actor(
     if state != oracle.shelf.committed {
         return Err("its committed state differs from one process's".into());
     }
-    Ok(())
+    Ok(Carried { state, frontier })
 }
 
 /// How far of what an actor read up to `at` the log still holds, and whether that is all of it: a lost

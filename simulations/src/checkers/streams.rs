@@ -1,11 +1,15 @@
 //! The pipeline's layout, and a stream read straight from the disks: what taps would see if
 //! retention had kept everything.
 
+use std::sync::Arc;
+
 use dunlin_protocol::edge::writer::slice_of;
 use dunlin_protocol::event::Placed;
-use dunlin_protocol::id::EventId;
+use dunlin_protocol::id::{EventId, LogId};
+use dunlin_protocol::log::record::Body;
 use dunlin_protocol::log::writer::Kept;
-use dunlin_protocol::mesh::assignment::Assignment;
+use dunlin_protocol::mesh::assignment::{Assigned, Assignment, Line};
+use dunlin_protocol::pipeline::manifest::StreamName;
 use dunlin_protocol::pipeline::plan::{Plan, SlotRange};
 use dunlin_protocol::rpc::{Cursor, TailEvent};
 use dunlin_protocol::wire::message::Filter;
@@ -20,27 +24,53 @@ pub fn assignment(world: &World) -> Result<Assignment, String> {
     Ok(assignment)
 }
 
-/// Every event of the stream, log by log.
+/// The logs that a line really had, in order: from its first, each closed one names the next.
+pub fn path<'a>(world: &World, line: &'a Line) -> Result<Vec<&'a Arc<Assigned>>, String> {
+    let node = world.index_of(line.node).expect("placed on a node of this world");
+    let mut path = Vec::new();
+    let mut next = line.first();
+    while let Some(log) = next.filter(|log| world.nodes[node].disk.logs.contains_key(&log.id)) {
+        path.push(log);
+        next = None;
+        for (_, body) in world.bodies(node, log.id) {
+            if let Body::Close { successor } = body {
+                let of = |id| format!("log {id} ({:?} on n{node})", line.unit);
+                let log = line.log(&successor);
+                next = Some(
+                    log.ok_or_else(|| format!("{} closes into a log of no revision", of(log_id(&path))))?,
+                );
+            }
+        }
+    }
+    Ok(path)
+}
+
+fn log_id(path: &[&Arc<Assigned>]) -> LogId {
+    path.last().map(|log| log.id).unwrap_or_default()
+}
+
+/// Every event of the stream, line by line and log by log.
 pub fn on_disk(world: &World, stream: &str) -> Result<Vec<TailEvent>, String> {
     let assignment = assignment(world)?;
     let mut events = Vec::new();
-    for log in assignment.pipelines().keys().flat_map(|pipeline| assignment.all_logs(pipeline)) {
-        let outputs = log.unit.chain.outputs.iter().zip(0u16..);
-        let outputs: Vec<u16> = outputs
-            .filter(|(output, _)| output.rekeyed.is_none() && output.stream.to_string() == stream)
-            .map(|(_, index)| index)
-            .collect();
-        let Some(kept) = world.index_of(log.node).and_then(|node| world.nodes[node].disk.logs.get(&log.id))
-        else {
-            continue;
-        };
-        let filter = Filter { outputs, slots: SlotRange::ALL };
-        for record in kept.records.iter().filter_map(Kept::of) {
-            let at = record.position;
-            for event in slice_of(&record, &filter).events {
-                let id = EventId { log: log.id, epoch: at.epoch, seq: at.seq, index: event.index };
-                events
-                    .push(TailEvent { placed: Placed { id, event: event.event }, cursor: Cursor::default() });
+    let name = StreamName { base: stream.parse().expect("a legal name"), side: None };
+    for line in assignment.pipelines().values().flat_map(|layout| layout.lines_of_stream(&name)) {
+        for log in path(world, line)? {
+            let outputs = log.unit.chain.outputs.iter().zip(0u16..);
+            let outputs: Vec<u16> = outputs
+                .filter(|(output, _)| output.rekeyed.is_none() && output.stream == name)
+                .map(|(_, index)| index)
+                .collect();
+            let Some(node) = world.index_of(log.node) else { continue };
+            let Some(kept) = world.nodes[node].disk.logs.get(&log.id) else { continue };
+            let filter = Filter { outputs, slots: SlotRange::ALL };
+            for record in kept.records.iter().filter_map(Kept::of) {
+                let at = record.position;
+                for event in slice_of(&record, &filter).events {
+                    let id = EventId { log: log.id, epoch: at.epoch, seq: at.seq, index: event.index };
+                    let placed = Placed { id, event: event.event };
+                    events.push(TailEvent { placed, cursor: Cursor::default() });
+                }
             }
         }
     }

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use dunlin_protocol::event::Event;
 use dunlin_protocol::log::record::{Body, Record};
-use dunlin_protocol::mesh::catalog::LogName;
 use dunlin_protocol::pipeline::plan::Role;
 
+use super::streams;
 use crate::world::World;
 
 /// An event of a publisher: (producer, n).
@@ -22,13 +22,12 @@ pub fn number_of(event: &Event) -> Option<Numbered> {
 pub fn check(world: &World) -> Result<BTreeSet<Numbered>, String> {
     let mut last: BTreeMap<String, u64> = BTreeMap::new();
     let mut standing = BTreeSet::new();
-    for (index, node) in world.nodes.iter().enumerate() {
-        for (log, kept) in &node.disk.logs {
-            let LogName::Actor { unit, .. } = &kept.name else { continue };
-            if unit.role != Role::Source {
-                continue;
-            }
-            for (_, body) in world.bodies(index, *log) {
+    let assignment = streams::assignment(world)?;
+    let lines = assignment.pipelines().values().flat_map(|layout| &layout.lines);
+    for line in lines.filter(|line| line.unit.role == Role::Source) {
+        let node = world.index_of(line.node).expect("placed on a node of this world");
+        for log in streams::path(world, line)? {
+            for (_, body) in world.bodies(node, log.id) {
                 let Body::Append(append) = body else { continue };
                 for (producer, n) in append.events.iter().filter_map(number_of) {
                     let before = last.insert(producer.clone(), n).unwrap_or(0);

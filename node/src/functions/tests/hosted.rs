@@ -80,7 +80,7 @@ fn actor_spec(head: Head) -> Arc<ActorSpec> {
     };
     let stream = StreamName { base: "count".parse().unwrap(), side: None };
     let outputs = vec![Output { stream, from: Feed::Head, rekeyed: None }];
-    Arc::new(ActorSpec { name, chain: Chain { head, steps: Vec::new(), outputs } })
+    Arc::new(ActorSpec { name, chain: Chain { head, steps: Vec::new(), outputs }, follows: None })
 }
 
 fn pair(key: &'static str, value: &'static str) -> (Bytes, Bytes) {
