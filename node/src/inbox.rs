@@ -125,7 +125,8 @@ fn weight(input: &Input) -> usize {
             | Request::Remove { .. }
             | Request::Tail(_)
             | Request::State { .. }
-            | Request::DeadLetters { .. } => 0,
+            | Request::DeadLetters { .. }
+            | Request::MoveLetters { .. } => 0,
         },
         Input::Replay { records, .. } | Input::Read { outcome: Ok(records), .. } => records_weight(records),
         Input::Returned { outcome: Ok(outcome), .. } => outcome_weight(outcome),
@@ -161,7 +162,7 @@ fn message_weight(message: &Message) -> usize {
             Reply::DeadLetters(letters) => {
                 letters.iter().map(|letter| letter.event.weight() + letter.reason.len()).sum()
             }
-            Reply::Actors(_) | Reply::Published { .. } | Reply::Failed(_) => 0,
+            Reply::Actors(_) | Reply::Published { .. } | Reply::LettersMoved { .. } | Reply::Failed(_) => 0,
         },
         Message::CatalogHeads(_)
         | Message::Subscribe { .. }
@@ -171,7 +172,11 @@ fn message_weight(message: &Message) -> usize {
         | Message::FallBack { .. }
         | Message::Refused { .. }
         | Message::Ask {
-            question: Question::Actors { .. } | Question::State { .. } | Question::DeadLetters { .. },
+            question:
+                Question::Actors { .. }
+                | Question::State { .. }
+                | Question::DeadLetters { .. }
+                | Question::MoveLetters { .. },
             ..
         }
         | Message::WantModules { .. }
@@ -191,7 +196,8 @@ fn outcome_weight(outcome: &Outcome) -> usize {
     let emitted: usize = outcome.emitted.iter().map(|emitted| emitted.event.weight()).sum();
     let changed = |value: &Option<bytes::Bytes>| value.as_ref().map_or(0, bytes::Bytes::len);
     let state: usize = outcome.changes.iter().map(|change| change.key.len() + changed(&change.value)).sum();
-    emitted + state
+    let refused = outcome.failed.iter().filter_map(|failed| failed.refused.as_ref());
+    emitted + state + refused.map(|refused| refused.event.weight()).sum::<usize>()
 }
 
 #[cfg(test)]

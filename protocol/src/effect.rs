@@ -293,6 +293,8 @@ pub struct SourceStream {
 pub struct Invoked {
     /// Index into the unit's inputs.
     pub input: u16,
+    /// The fused step at which it enters; none: the head. Set for replayed letters of that step.
+    pub step: Option<u16>,
     pub placed: Placed,
 }
 
@@ -311,12 +313,20 @@ pub struct Outcome {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FailedEvent {
     pub index: u32,
-    /// What the stage could not take, when a fused step refused an event that the head had made:
-    /// the head's work on the batch's event stands.
-    pub event: Option<Event>,
+    /// Set when a fused step refused it: the work of the head and of other steps stands.
+    pub refused: Option<Refused>,
     pub stage: String,
     pub reason: String,
     pub again: Again,
+}
+
+/// What a fused step could not take.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// Index into the chain's steps.
+    pub step: u16,
+    /// The event as it came to that step.
+    pub event: Event,
 }
 
 /// The call as a whole failed: nothing of it took effect.

@@ -187,6 +187,32 @@ impl FromStr for EventId {
     }
 }
 
+/// A dead letter's name: the log of the actor in which it was written, and its number there, counted
+/// from 1. Two letters of one event have two names, and so has an event that dies again. Printed
+/// `log.number`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+pub struct LetterId {
+    pub actor: LogId,
+    pub number: u64,
+}
+
+impl fmt::Display for LetterId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.actor, self.number)
+    }
+}
+
+impl FromStr for LetterId {
+    type Err = BadName;
+    fn from_str(text: &str) -> Result<Self, BadName> {
+        let wrong =
+            || bad(text, "dead letter's id", "it is not LOG.NUMBER, as `dunlin dead-letters` prints it");
+        let (actor, number) = text.split_once('.').ok_or_else(wrong)?;
+        let actor = actor.parse().map_err(|_| wrong())?;
+        Ok(LetterId { actor, number: number.parse().map_err(|_| wrong())? })
+    }
+}
+
 /// A pipeline's, source's, stage's, sink's or producer's name: 1 to 63 of `a-z A-Z 0-9 _ -`, the
 /// first a letter or digit. Output streams of a stage add a dot and a word (`outlook.scores`).
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -264,6 +290,9 @@ mod tests {
         let id = EventId { log: LogId([9; 16]), epoch: Epoch(2), seq: Seq(3), index: 4 };
         assert_eq!(id.to_string().parse(), Ok(id));
         assert!("a.b".parse::<EventId>().is_err());
+        let letter = LetterId { actor: LogId([9; 16]), number: 12 };
+        assert_eq!(letter.to_string().parse(), Ok(letter));
+        assert!(id.to_string().parse::<LetterId>().is_err());
         assert!("-x".parse::<Name>().is_err());
         assert!("fare-watch".parse::<Name>().is_ok());
     }

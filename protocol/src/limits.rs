@@ -45,9 +45,14 @@ pub const EXPRESSION_BYTES_MAX: usize = 1024;
 pub const MODULE_BYTES_MAX: usize = 64 << 20;
 /// Attempts that a failing event gets before it becomes a dead letter.
 pub const ATTEMPTS_MAX: u32 = 5;
-/// Parked events and dead letters per actor. Parked beyond: the actor pauses. Dead beyond: it pauses too.
+/// Parked events per actor. Beyond: it takes no new events until fewer wait, and no letter is replayed.
 pub const PARKED_MAX: usize = 10_000;
-pub const DEAD_LETTERS_MAX: usize = 100_000;
+/// Dead letters per actor, and their bytes. Beyond: it takes no new events until some are replayed or
+/// dropped; it says so in `show` and counts it (`dead_letters_full`).
+pub const DEAD_LETTERS_MAX: usize = 10_000;
+pub const DEAD_LETTER_BYTES_MAX: u64 = 64 << 20;
+/// Dead letters that one answer carries, by weight, at least one. Beyond: left out; narrow the question.
+pub const LETTERS_ANSWER_BYTES_MAX: u64 = 4 << 20;
 /// Client requests and taps open at once on a node. Beyond: Busy.
 pub const REQUESTS_MAX: usize = 4096;
 pub const TAPS_MAX: usize = 1024;

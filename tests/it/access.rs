@@ -18,6 +18,8 @@ fn http_answers_nobody_without_the_bearer_token() {
         ("PUT", "/v1/pipelines/closed"),
         ("DELETE", "/v1/pipelines/closed"),
         ("GET", "/v1/pipelines/closed/dead-letters"),
+        ("POST", "/v1/pipelines/closed/dead-letters/replay"),
+        ("POST", "/v1/pipelines/closed/dead-letters/drop"),
         ("GET", "/v1/pipelines/closed/history"),
         ("POST", "/v1/pipelines/closed/rollback"),
         ("PUT", "/v1/modules"),

@@ -12,6 +12,7 @@ mod counting;
 
 mod access;
 mod bounds;
+mod dead_letters;
 mod demo;
 mod errors;
 mod flow;

@@ -57,7 +57,7 @@ fn events(table: &Table) -> Vec<Invoked> {
         let id = EventId { log: LogId([1; 16]), epoch: Epoch(1), seq: Seq(1), index: index as u32 };
         let payload = format!("{{{}}}", fields.join(",")).into();
         let event = Event { key: Bytes::new(), time: *time, headers: Vec::new(), payload };
-        Invoked { input: 0, placed: Placed { id, event } }
+        Invoked { input: 0, step: None, placed: Placed { id, event } }
     };
     table.rows.iter().zip(&table.times).enumerate().map(one).collect()
 }

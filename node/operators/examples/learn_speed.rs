@@ -41,7 +41,7 @@ fn stream(n: u32) -> Vec<Invoked> {
         );
         let id = EventId { log: LogId([1; 16]), epoch: Epoch(1), seq: Seq(1), index };
         let event = Event { key: Bytes::from(key), time, headers: Vec::new(), payload: payload.into() };
-        Invoked { input: 0, placed: Placed { id, event } }
+        Invoked { input: 0, step: None, placed: Placed { id, event } }
     };
     (0..n).map(&mut one).collect()
 }

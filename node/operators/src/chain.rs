@@ -1,11 +1,12 @@
 //! What one actor runs: its head, and the stateless steps fused behind it, in one call.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::rc::Rc;
 
 use bytes::Bytes;
 use cel::common::types::{CelInt, CelString};
-use dunlin_protocol::effect::{Again, CallError, FailedEvent, Invoked, Outcome};
+use dunlin_protocol::effect::{Again, CallError, FailedEvent, Invoked, Outcome, Refused};
 use dunlin_protocol::event::Event;
 use dunlin_protocol::log::record::Emitted;
 use dunlin_protocol::pipeline::plan::{Chain, Feed, Head, StepOperator};
@@ -13,7 +14,7 @@ use dunlin_protocol::time::Time;
 
 use crate::expression::{Expression, write_object};
 use crate::field::{bounded, fields, key_text};
-use crate::operator::{Operator, State};
+use crate::operator::{FromHead, Operator, State};
 use crate::payload::Payload;
 
 /// A chain, compiled.
@@ -42,12 +43,19 @@ impl fmt::Debug for ChainRunner {
     }
 }
 
+/// Where an event comes in.
+#[derive(Clone, Copy)]
+enum Entry {
+    /// Behind the head: whatever this feeds.
+    Feed(Feed),
+    /// At this step alone: what it refused before is tried again.
+    Step(usize),
+}
+
 /// An event on its way through the steps.
 #[derive(Clone)]
 struct Flowing {
     event: Event,
-    /// Whether it is the batch's own event, untouched.
-    own: bool,
     /// The payload, once a step has needed its fields.
     parsed: Option<Result<Rc<Payload>, String>>,
 }
@@ -125,21 +133,29 @@ impl ChainRunner {
     /// events stand in the order of the events that caused them, for each in the order of outputs.
     pub fn run(&mut self, batch: &[Invoked], now: Time, state: &mut dyn State) -> Result<Outcome, CallError> {
         let mut outcome = Outcome::default();
-        match &mut self.head {
-            None => {
-                for (index, invoked) in batch.iter().enumerate() {
-                    let event = invoked.placed.event.clone();
-                    self.flow(index as u32, None, event, true, &mut outcome);
+        for (index, invoked) in batch.iter().enumerate() {
+            let event = invoked.placed.event.clone();
+            match (invoked.step, &self.head) {
+                (Some(step), _) => {
+                    self.flow(index as u32, Entry::Step(usize::from(step)), event, &mut outcome)
                 }
+                (None, None) => self.flow(index as u32, Entry::Feed(Feed::Head), event, &mut outcome),
+                (None, Some(_)) => {}
             }
-            Some(head) => {
-                let handled = head.handle(batch, now, state)?;
-                outcome.failed = handled.failed;
-                outcome.timers = handled.timers;
-                outcome.observed = handled.observed;
-                for from_head in handled.emitted {
-                    self.flow(from_head.cause, from_head.side, from_head.event, false, &mut outcome);
-                }
+        }
+        let (causes, batch) = for_head(batch);
+        if let Some(head) = &mut self.head
+            && !batch.is_empty()
+        {
+            let cause = |index: u32| causes.get(index as usize).copied().unwrap_or(index);
+            let handled = head.handle(&batch, now, state)?;
+            let failed = handled.failed.into_iter();
+            outcome.failed.extend(failed.map(|failed| FailedEvent { index: cause(failed.index), ..failed }));
+            outcome.timers = handled.timers;
+            outcome.observed = handled.observed;
+            for FromHead { cause: index, side, event } in handled.emitted {
+                let feed = side.map_or(Feed::Head, Feed::Side);
+                self.flow(cause(index), Entry::Feed(feed), event, &mut outcome);
             }
         }
         outcome.failed.sort_by_key(|failed| failed.index);
@@ -153,22 +169,21 @@ impl ChainRunner {
         }
     }
 
-    /// Takes one event from the head through the steps to the outputs.
-    fn flow(&self, cause: u32, side: Option<u16>, event: Event, own: bool, outcome: &mut Outcome) {
-        let enters = match side {
-            None => Feed::Head,
-            Some(side) => Feed::Side(side),
-        };
+    /// Takes one event from where it comes in through the steps to the outputs.
+    fn flow(&self, cause: u32, entry: Entry, event: Event, outcome: &mut Outcome) {
         // What flows: the entering event first, then what maps and rekeys made of it.
-        let mut flowing = vec![Flowing { event, own, parsed: None }];
+        let mut flowing = vec![Flowing { event, parsed: None }];
         // For each step the index of what left it.
         let mut left: Vec<Option<usize>> = Vec::with_capacity(self.steps.len());
         let at = |left: &[Option<usize>], feed: Feed| match feed {
             Feed::Step(step) => left.get(usize::from(step)).copied().flatten(),
-            feed => (feed == enters).then_some(0),
+            feed => matches!(entry, Entry::Feed(enters) if feed == enters).then_some(0),
         };
-        for step in &self.steps {
-            let entered = at(&left, step.from);
+        for (index, step) in self.steps.iter().enumerate() {
+            let entered = match entry {
+                Entry::Step(enters) if enters == index => Some(0),
+                Entry::Step(_) | Entry::Feed(_) => at(&left, step.from),
+            };
             let Some(here) = entered.and_then(|index| flowing.get_mut(index)) else {
                 left.push(None);
                 continue;
@@ -182,9 +197,9 @@ impl ChainRunner {
                 }
                 Err(reason) => {
                     left.push(None);
-                    let event = (!here.own).then(|| here.event.clone());
+                    let refused = Some(Refused { step: index as u16, event: here.event.clone() });
                     let stage = step.stage.clone();
-                    let failed = FailedEvent { index: cause, event, stage, reason, again: Again::Never };
+                    let failed = FailedEvent { index: cause, refused, stage, reason, again: Again::Never };
                     outcome.failed.push(failed);
                 }
             }
@@ -196,6 +211,17 @@ impl ChainRunner {
             }
         }
     }
+}
+
+/// The events that the head sees, and where each stands in the batch when that is another place.
+fn for_head(batch: &[Invoked]) -> (Vec<u32>, Cow<'_, [Invoked]>) {
+    if batch.iter().all(|invoked| invoked.step.is_none()) {
+        return (Vec::new(), Cow::Borrowed(batch));
+    }
+    let at_head = (0u32..).zip(batch).filter(|(_, invoked)| invoked.step.is_none());
+    let (causes, events): (Vec<u32>, Vec<Invoked>) =
+        at_head.map(|(index, invoked)| (index, invoked.clone())).unzip();
+    (causes, Cow::Owned(events))
 }
 
 enum Passed {
@@ -214,12 +240,12 @@ impl Step {
             Does::Map(fields) => {
                 let payload = Bytes::from(write_object(fields, &*flowing.payload()?)?);
                 let event = Event { payload, ..flowing.event.clone() };
-                Ok(Passed::New(Flowing { event, own: false, parsed: None }))
+                Ok(Passed::New(Flowing { event, parsed: None }))
             }
             Does::Rekey(field) => {
                 let key = flowing.key(field)?;
                 let event = Event { key, ..flowing.event.clone() };
-                Ok(Passed::New(Flowing { event, own: false, parsed: flowing.parsed.clone() }))
+                Ok(Passed::New(Flowing { event, parsed: flowing.parsed.clone() }))
             }
         }
     }

@@ -38,7 +38,7 @@ fn event(index: u32, key: &str, time: u64, payload: String) -> Invoked {
     let id = EventId { log: LogId([1; 16]), epoch: Epoch(1), seq: Seq(1), index };
     let key = Bytes::copy_from_slice(key.as_bytes());
     let event = Event { key, time: Time(time), headers: Vec::new(), payload: payload.into() };
-    Invoked { input: 0, placed: Placed { id, event } }
+    Invoked { input: 0, step: None, placed: Placed { id, event } }
 }
 
 /// Between -0.5 and 0.5.

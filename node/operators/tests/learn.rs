@@ -52,7 +52,7 @@ fn event(index: u32, hours: u64, key: &str, rest: &str) -> Invoked {
     let id = EventId { log: LogId([1; 16]), epoch: Epoch(1), seq: Seq(1), index };
     let event =
         Event { key: Bytes::copy_from_slice(key.as_bytes()), time, headers: vec![], payload: payload.into() };
-    Invoked { input: 0, placed: Placed { id, event } }
+    Invoked { input: 0, step: None, placed: Placed { id, event } }
 }
 
 /// A deterministic restless series per key; `salt` changes the values.

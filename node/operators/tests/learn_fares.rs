@@ -61,7 +61,11 @@ fn fares() -> Option<Vec<Invoked>> {
     let events = text.lines().skip(1).enumerate();
     Some(
         events
-            .map(|(i, line)| Invoked { input: 0, placed: Placed { id: id(i as u32), event: event(line) } })
+            .map(|(i, line)| Invoked {
+                input: 0,
+                step: None,
+                placed: Placed { id: id(i as u32), event: event(line) },
+            })
             .collect(),
     )
 }

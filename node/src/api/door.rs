@@ -182,6 +182,7 @@ pub fn unexpected(response: &Response) -> Fault {
         Response::Events { .. } => "events",
         Response::State(_) => "state",
         Response::DeadLetters(_) => "dead letters",
+        Response::LettersMoved(_) => "moved letters",
     };
     fault(
         FaultKind::Unavailable,

@@ -18,7 +18,7 @@ use tokio::sync::watch;
 
 use super::door::Door;
 use super::problem::Problem;
-use super::{observe, pipelines, streams};
+use super::{letters, observe, pipelines, streams};
 
 /// Bytes beyond a limit that are read and dropped before the answer. Beyond: the connection ends.
 const DISCARD_BYTES_MAX: usize = 64 << 20;
@@ -41,7 +41,9 @@ pub fn router(door: Door, bearer: &str, open: watch::Receiver<bool>) -> Router {
         .route("/metrics", get(observe::metrics))
         .route("/v1/pipelines", get(pipelines::list))
         .route("/v1/pipelines/{name}", get(pipelines::show).put(pipelines::deploy).delete(pipelines::remove))
-        .route("/v1/pipelines/{name}/dead-letters", get(pipelines::dead_letters))
+        .route("/v1/pipelines/{name}/dead-letters", get(letters::list))
+        .route("/v1/pipelines/{name}/dead-letters/replay", post(letters::replay))
+        .route("/v1/pipelines/{name}/dead-letters/drop", post(letters::drop))
         .route("/v1/pipelines/{name}/history", get(|| not_yet("the history of revisions")))
         .route("/v1/pipelines/{name}/rollback", post(|| not_yet("going back to an earlier revision")))
         .route("/v1/modules", put(pipelines::put_module))

@@ -7,12 +7,12 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use dunlin_protocol::event::{Event, Placed};
-use dunlin_protocol::id::{Digest, Epoch, EventId, Hash, LogId, Name, NodeId, Position, Seq};
+use dunlin_protocol::id::{Digest, Epoch, EventId, Hash, LetterId, LogId, Name, NodeId, Position, Seq};
 use dunlin_protocol::pipeline::manifest::Durability;
 use dunlin_protocol::rpc::lines::{LinesTaken, RejectedLine};
 use dunlin_protocol::rpc::{
-    ActorStatus, DeadLetterStatus, Liveness, NodeStatus, PipelineState, PipelineStatus, Shown, StageStatus,
-    Status, TailEvent,
+    ActorStatus, DeadLetterStatus, LetterMove, LettersMoved, Liveness, NodeStatus, PipelineState,
+    PipelineStatus, Shown, StageStatus, Status, TailEvent,
 };
 use dunlin_protocol::time::Time;
 use serde::{Deserialize, Serialize};
@@ -492,6 +492,8 @@ impl EventJson {
 #[derive(Debug, Serialize, Deserialize)]
 pub struct DeadLetterJson {
     pub id: String,
+    /// The id of the event that the actor was at work on.
+    pub cause: String,
     pub stage: String,
     pub reason: String,
     pub attempts: u32,
@@ -502,6 +504,7 @@ impl From<&DeadLetterStatus> for DeadLetterJson {
     fn from(letter: &DeadLetterStatus) -> Self {
         DeadLetterJson {
             id: letter.id.to_string(),
+            cause: letter.cause.to_string(),
             stage: letter.stage.clone(),
             reason: letter.reason.clone(),
             attempts: letter.attempts,
@@ -513,11 +516,57 @@ impl From<&DeadLetterStatus> for DeadLetterJson {
 impl DeadLetterJson {
     pub fn into_rpc(self) -> Result<DeadLetterStatus, BadJson> {
         Ok(DeadLetterStatus {
-            id: parsed("event id", &self.id)?,
+            id: parsed::<LetterId>("dead letter's id", &self.id)?,
+            cause: parsed("event id", &self.cause)?,
             stage: self.stage,
             reason: self.reason,
             attempts: self.attempts,
             event: self.event.into_rpc()?,
+        })
+    }
+}
+
+/// What replaying or dropping dead letters came to.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct LettersMovedJson {
+    pub pipeline: Name,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replayed: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dropped: Option<u64>,
+    /// Letters that stay because as many events as may wait for another try.
+    pub left: u64,
+    pub missed: Vec<MissedJson>,
+}
+
+/// A node whose letters were not reached.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct MissedJson {
+    pub node: String,
+    pub why: String,
+}
+
+impl LettersMovedJson {
+    pub fn new(pipeline: Name, does: LetterMove, moved: &LettersMoved) -> LettersMovedJson {
+        let is = |of: LetterMove| (does == of).then_some(moved.moved);
+        let missed = moved.missed.iter();
+        LettersMovedJson {
+            pipeline,
+            replayed: is(LetterMove::Replay),
+            dropped: is(LetterMove::Drop),
+            left: moved.left,
+            missed: missed
+                .map(|(node, why)| MissedJson { node: node.to_string(), why: why.clone() })
+                .collect(),
+        }
+    }
+
+    pub fn into_rpc(self) -> Result<LettersMoved, BadJson> {
+        let missed = self.missed.into_iter().map(|missed| Ok((parsed("node id", &missed.node)?, missed.why)));
+        Ok(LettersMoved {
+            moved: self.replayed.or(self.dropped).unwrap_or(0),
+            left: self.left,
+            missed: missed.collect::<Result<_, BadJson>>()?,
         })
     }
 }

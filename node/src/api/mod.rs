@@ -14,6 +14,7 @@ pub mod cursor;
 pub mod door;
 pub mod http;
 pub mod json;
+mod letters;
 pub mod metrics;
 mod observe;
 mod parts;

@@ -12,8 +12,8 @@ use serde::Deserialize;
 
 use super::door::unexpected;
 use super::http::{self, Api};
-use super::json::{DeadLetterJson, DeployedJson, ModuleJson, PipelineJson, RemovedJson, ShownJson};
-use super::parts::{Fields, Segments, media_type};
+use super::json::{DeployedJson, ModuleJson, PipelineJson, RemovedJson, ShownJson};
+use super::parts::{Segments, media_type};
 use super::problem::Problem;
 
 /// Entries that a list answers with when nobody says how many.
@@ -27,6 +27,10 @@ pub struct Limit {
 }
 
 impl Limit {
+    pub fn of(limit: Option<u32>) -> Limit {
+        Limit { limit }
+    }
+
     pub fn get(&self) -> u32 {
         self.limit.unwrap_or(LIST_DEFAULT).clamp(1, LIST_MAX)
     }
@@ -92,18 +96,6 @@ pub async fn remove(
 ) -> Result<Json<RemovedJson>, Problem> {
     match api.door.ask(Request::Remove { pipeline: name(&pipeline)? }).await? {
         Response::Removed { pipeline } => Ok(Json(RemovedJson { pipeline, removed: true })),
-        other => Err(unexpected(&other).into()),
-    }
-}
-
-pub async fn dead_letters(
-    State(api): State<Api>,
-    Segments(pipeline): Segments<String>,
-    Fields(limit): Fields<Limit>,
-) -> Result<Json<Vec<DeadLetterJson>>, Problem> {
-    let request = Request::DeadLetters { pipeline: name(&pipeline)?, limit: limit.get() };
-    match api.door.ask(request).await? {
-        Response::DeadLetters(letters) => Ok(Json(letters.iter().map(DeadLetterJson::from).collect())),
         other => Err(unexpected(&other).into()),
     }
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use dunlin_protocol::id::{EventId, Name};
+use dunlin_protocol::id::{LetterId, Name};
 use dunlin_protocol::pipeline::manifest::StreamName;
 use dunlin_protocol::rpc::TailFrom;
 
@@ -187,7 +187,8 @@ pub struct DeadLettersArguments {
     pub pipeline: Name,
     #[arg(default_value = "list")]
     pub action: DeadLettersAction,
-    pub id: Option<EventId>,
+    /// One letter's id, as `list` prints it; without it, replay and drop take all
+    pub id: Option<LetterId>,
     /// Dead letters to list
     #[arg(long, default_value_t = 1000, value_name = "N")]
     pub limit: u32,
@@ -197,6 +198,7 @@ pub struct DeadLettersArguments {
 pub enum DeadLettersAction {
     List,
     Show,
+    /// Let the stage that refused them try again
     Replay,
     Drop,
 }

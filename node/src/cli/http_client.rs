@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use dunlin_protocol::id::Digest;
 use dunlin_protocol::rpc::lines::{Lines, LinesTaken};
-use dunlin_protocol::rpc::{Fault, FaultKind, Request, Response, Tail, TailFrom};
+use dunlin_protocol::rpc::{Fault, FaultKind, LetterMove, Request, Response, Tail, TailFrom};
 use serde::de::DeserializeOwned;
 use ureq::http::StatusCode;
 use ureq::{Agent, Body};
@@ -13,8 +13,8 @@ use ureq::{Agent, Body};
 use super::client::{Client, Failure, TailEvents};
 use crate::api::cursor;
 use crate::api::json::{
-    BadJson, DeadLetterJson, DeployedJson, LinesTakenJson, ModuleJson, NodeJson, PipelineJson, RemovedJson,
-    ShownJson, StateJson, StatusJson, TailJson,
+    BadJson, DeadLetterJson, DeployedJson, LettersMovedJson, LinesTakenJson, ModuleJson, NodeJson,
+    PipelineJson, RemovedJson, ShownJson, StateJson, StatusJson, TailJson,
 };
 use crate::api::problem::Problem;
 
@@ -178,11 +178,23 @@ impl Client for HttpClient {
                 let entries = self.get_json::<Vec<StateJson>>(&path)?;
                 Ok(Response::State(entries.into_iter().map(StateJson::into_rpc).collect()))
             }
-            Request::DeadLetters { pipeline, limit } => {
-                let path = format!("/v1/pipelines/{pipeline}/dead-letters?limit={limit}");
+            Request::DeadLetters { pipeline, letter, limit } => {
+                let id = letter.map_or(String::new(), |letter| format!("&id={letter}"));
+                let path = format!("/v1/pipelines/{pipeline}/dead-letters?limit={limit}{id}");
                 let letters = self.get_json::<Vec<DeadLetterJson>>(&path)?;
                 let letters = letters.into_iter().map(DeadLetterJson::into_rpc);
                 Ok(Response::DeadLetters(letters.collect::<Result<_, _>>()?))
+            }
+            Request::MoveLetters { pipeline, letter, does } => {
+                let id = letter.map_or(String::new(), |letter| format!("?id={letter}"));
+                let verb = match does {
+                    LetterMove::Replay => "replay",
+                    LetterMove::Drop => "drop",
+                };
+                let url = self.url(&format!("/v1/pipelines/{pipeline}/dead-letters/{verb}{id}"));
+                let call = self.agent.post(url).header("authorization", &self.authorization).send_empty();
+                let moved: LettersMovedJson = self.json(self.checked(call)?)?;
+                Ok(Response::LettersMoved(moved.into_rpc()?))
             }
             Request::Publish(_) | Request::Tail(_) => Err(unreadable(
                 "over HTTP events go in as lines and come out as a stream: this is a fault of the program"

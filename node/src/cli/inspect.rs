@@ -1,15 +1,14 @@
-//! `nodes`, `status`, `pipelines`, `show`, `remove`, `state`, `dead-letters`: what is there.
+//! `nodes`, `status`, `pipelines`, `show`, `remove`, `state`: what is there.
 
 use dunlin_protocol::id::Name;
-use dunlin_protocol::rpc::{ActorStatus, DeadLetterStatus, Request, Response};
+use dunlin_protocol::rpc::{ActorStatus, Request, Response};
 
-use super::arguments::{DeadLettersAction, DeadLettersArguments, StateArguments};
+use super::arguments::StateArguments;
 use super::client::{Client, ask_patiently};
 use super::output::{Output, bytes_text, short};
-use super::{WrongUsage, not_yet};
 use crate::api::door::unexpected;
 use crate::api::json::{
-    DeadLetterJson, NodeJson, PipelineJson, RemovedJson, ShownJson, StateJson, StatusJson, pipeline_word,
+    NodeJson, PipelineJson, RemovedJson, ShownJson, StateJson, StatusJson, pipeline_word,
 };
 
 /// What is left to say when a node answers something else than was asked.
@@ -161,48 +160,4 @@ pub fn state(client: &dyn Client, arguments: StateArguments, out: &Output) -> an
         }
     }
     Ok(())
-}
-
-pub fn dead_letters(
-    client: &dyn Client,
-    arguments: DeadLettersArguments,
-    out: &Output,
-) -> anyhow::Result<()> {
-    let DeadLettersArguments { pipeline, action, id, limit } = arguments;
-    let wanted = match (action, id) {
-        (DeadLettersAction::Replay, _) => return not_yet("dead-letters replay"),
-        (DeadLettersAction::Drop, _) => return not_yet("dead-letters drop"),
-        (DeadLettersAction::List, None) => None,
-        (DeadLettersAction::Show, Some(id)) => Some(id),
-        (DeadLettersAction::List, Some(_)) => {
-            return Err(WrongUsage("list takes no id: use 'show ID' to see one".into()).into());
-        }
-        (DeadLettersAction::Show, None) => {
-            return Err(WrongUsage(
-                "show needs an id: 'dunlin dead-letters PIPELINE list' prints them".into(),
-            )
-            .into());
-        }
-    };
-    // One is looked for among all that a node answers with.
-    let limit = if wanted.is_some() { u32::MAX } else { limit };
-    let letters: Vec<DeadLetterStatus> = match client.ask(Request::DeadLetters { pipeline, limit })? {
-        Response::DeadLetters(letters) => letters,
-        other => return Err(wrong_answer(&other)),
-    };
-    let letters: Vec<DeadLetterStatus> =
-        letters.into_iter().filter(|letter| wanted.is_none_or(|id| id == letter.id)).collect();
-    if let (Some(id), true) = (wanted, letters.is_empty()) {
-        anyhow::bail!(
-            "there is no dead letter {id}: 'dunlin dead-letters PIPELINE list' prints those there are"
-        );
-    }
-    let mut letters = letters.iter().map(DeadLetterJson::from);
-    if out.json || wanted.is_some() {
-        return letters.try_for_each(|letter| out.object(&letter));
-    }
-    let row = |letter: DeadLetterJson| {
-        vec![letter.id, letter.stage, letter.attempts.to_string(), letter.event.key, letter.reason]
-    };
-    out.table(&["ID", "STAGE", "ATTEMPTS", "KEY", "REASON"], letters.map(row).collect())
 }

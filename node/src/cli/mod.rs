@@ -10,6 +10,7 @@ mod deploy;
 mod fares;
 mod http_client;
 mod inspect;
+mod letters;
 mod mesh_client;
 mod output;
 mod publish;
@@ -94,7 +95,7 @@ fn carry_out(invocation: Invocation, wiring: &Wiring) -> anyhow::Result<()> {
         Command::Show { pipeline } => inspect::show(&*connect()?, pipeline, &out),
         Command::Remove { pipeline } => inspect::remove(&*connect()?, pipeline, &out),
         Command::State(arguments) => inspect::state(&*connect()?, arguments, &out),
-        Command::DeadLetters(arguments) => inspect::dead_letters(&*connect()?, arguments, &out),
+        Command::DeadLetters(arguments) => letters::dead_letters(&*connect()?, arguments, &out),
         Command::Deploy { file } => deploy::deploy(&*connect()?, &file, &out),
         Command::Publish(arguments) => publish::publish(&*connect()?, arguments, &out),
         Command::Tail(arguments) => tail::tail(&*connect()?, arguments, &out),

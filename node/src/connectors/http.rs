@@ -147,7 +147,7 @@ impl Operator for HttpSink {
                 Answer::Accepted => self.accepted.insert(id),
                 Answer::Refused(reason) => handled.failed.push(FailedEvent {
                     index,
-                    event: None,
+                    refused: None,
                     stage: self.name.to_string(),
                     reason: format!("'{}' {reason}", self.url),
                     again: Again::Maybe,

@@ -59,7 +59,9 @@ pub(super) mod tests {
 
     /// Events `indices` as a batch.
     pub fn batch(indices: std::ops::Range<u32>) -> Vec<Invoked> {
-        indices.map(|n| Invoked { input: 0, placed: placed(n, "k", &format!("{{\"n\":{n}}}")) }).collect()
+        indices
+            .map(|n| Invoked { input: 0, step: None, placed: placed(n, "k", &format!("{{\"n\":{n}}}")) })
+            .collect()
     }
 
     /// Keyed state that a test commits or discards by keeping or dropping a clone.

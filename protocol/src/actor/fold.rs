@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::id::{EventId, LogId, Name, Position};
+use crate::id::{LetterId, LogId, Name, Position};
 use crate::log::record::{Advance, Append, Body, Commit, DeadLetter, Parked};
 use crate::log::writer::EpochMark;
 use crate::time::Time;
@@ -85,7 +85,11 @@ pub struct ActorMemory {
     pub idle: bool,
     /// In the order in which they were parked.
     pub parked: Vec<Parked>,
-    pub dead: BTreeMap<EventId, DeadLetter>,
+    pub dead: BTreeMap<LetterId, DeadLetter>,
+    /// What `dead` weighs.
+    pub dead_bytes: u64,
+    /// Letters ever written in this log: the next one's number follows.
+    pub letters: u64,
     pub timers: BTreeMap<(Bytes, String), Time>,
     pub events_in: u64,
     pub events_out: u64,
@@ -100,19 +104,19 @@ impl ActorMemory {
         self.watermark = self.watermark.max(commit.watermark);
         self.idle = commit.idle;
         for id in &commit.unparked {
-            self.parked.retain(|parked| &parked.id != id);
+            self.parked.retain(|parked| parked.parked_id() != *id);
         }
         for parked in &commit.parked {
-            match self.parked.iter_mut().find(|known| known.id == parked.id) {
-                Some(known) => *known = parked.clone(),
-                None => self.parked.push(parked.clone()),
-            }
+            self.park(parked);
         }
         for letter in &commit.dead {
+            self.dead_bytes += letter.weight();
+            self.letters = letter.id.number;
             self.dead.insert(letter.id, letter.clone());
         }
         for id in &commit.undead {
-            self.dead.remove(id);
+            let letter = self.dead.remove(id);
+            self.dead_bytes -= letter.map_or(0, |letter| letter.weight());
         }
         for timer in &commit.timers {
             let name = (timer.key.clone(), timer.name.clone());
@@ -124,6 +128,19 @@ impl ActorMemory {
         self.events_in += commit.events_in;
         self.events_out += commit.emitted.len() as u64;
         self.last_commit = commit.at;
+    }
+
+    /// A repetition keeps its place. A replayed letter is older than all that waits for its key, but
+    /// for letters that were replayed before it.
+    fn park(&mut self, parked: &Parked) {
+        let id = parked.parked_id();
+        if let Some(known) = self.parked.iter_mut().find(|known| known.parked_id() == id) {
+            *known = parked.clone();
+            return;
+        }
+        let behind = |known: &Parked| known.event.key == parked.event.key && known.replayed.is_none();
+        let place = parked.replayed.as_ref().and_then(|_| self.parked.iter().position(behind));
+        self.parked.insert(place.unwrap_or(self.parked.len()), parked.clone());
     }
 
     /// Where the actor stands in `log`: the last position whose effects are committed.

@@ -4,18 +4,21 @@
 //! over one commit; it holds at most one commit at a time, so batches grow by themselves while the
 //! disk is busy. Its memory changes only when the commit is persisted.
 
+use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use super::fold::{ActorMemory, advance};
+use super::letters::LetterOrder;
 use super::work::{Next, Verdict, Work, backoff};
 use crate::effect::{ActorSpec, CallError, CallId, Invoked, Outcome};
 use crate::event::Placed;
-use crate::id::{EventId, LogId, Position, Seq};
-use crate::limits::{BATCH_BYTES_MAX, BATCH_EVENTS_MAX, DEAD_LETTERS_MAX, PARKED_MAX};
-use crate::log::record::{Advance, Commit};
+use crate::id::{EventId, LetterId, LogId, Position, Seq};
+use crate::limits::{BATCH_BYTES_MAX, BATCH_EVENTS_MAX, DEAD_LETTER_BYTES_MAX, DEAD_LETTERS_MAX, PARKED_MAX};
+use crate::log::record::{Advance, Commit, Parked};
+use crate::mesh::catalog::LogName;
 use crate::time::{Span, Time};
 use crate::wire::message::{EdgeId, Mark, Slice};
 
@@ -34,6 +37,11 @@ pub struct Actor {
     pub hosting: bool,
     /// Why it stands still, if it does.
     pub trouble: Option<String>,
+    /// It takes no new events because its dead letters, or what waits for another try, are as many
+    /// as may be.
+    pub full: Option<Full>,
+    /// What is asked of its dead letters, in order.
+    pub(super) orders: VecDeque<LetterOrder>,
     /// The upstream log that was served last: the next work begins behind it.
     served: Option<LogId>,
     /// Since when positions without events wait.
@@ -87,8 +95,25 @@ impl Upstream {
     }
 }
 
+/// What an actor has as many of as may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Full {
+    Dead,
+    Parked,
+}
+
+/// What the actor's log takes now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Room {
+    /// It is not open, or too much is on its way to disk.
+    None,
+    /// It is full of records that readers have not passed: no events, but letters may still move.
+    Letters,
+    All,
+}
+
 #[derive(Debug)]
-enum Phase {
+pub(super) enum Phase {
     /// The log is not open or the function not ready yet.
     Closed,
     Idle,
@@ -101,16 +126,31 @@ enum Phase {
         until: Time,
         work: Work,
     },
-    Committing {
-        commit: Commit,
-        consumed: BTreeMap<LogId, u64>,
-    },
+    Committing(Committing),
     /// Its commit could not be persisted: appends the same again at `until`.
     Unwritten {
         until: Time,
-        commit: Commit,
-        consumed: BTreeMap<LogId, u64>,
+        committing: Committing,
     },
+}
+
+#[derive(Debug)]
+pub(super) struct Committing {
+    pub commit: Commit,
+    pub consumed: BTreeMap<LogId, u64>,
+    /// Work that waits meanwhile: letters move while a sink's outside is away.
+    pub resume: Option<Box<(Time, Work)>>,
+}
+
+impl Committing {
+    /// Events that wait for it, or for the work that it interrupts.
+    fn events_in(&self) -> u64 {
+        self.commit.events_in + self.resume.as_ref().map_or(0, |waiting| waiting.1.commit.events_in)
+    }
+
+    fn frontier(&self) -> &[Advance] {
+        self.resume.as_ref().map_or(&self.commit.frontier, |waiting| &waiting.1.commit.frontier)
+    }
 }
 
 /// What the actor wants done.
@@ -124,6 +164,12 @@ pub enum Action {
     /// Append and persist this commit.
     Commit(Commit),
     Wake(Time),
+    /// An order for letters is done: so many moved, so many had to stay.
+    LettersMoved {
+        order: u64,
+        moved: u64,
+        left: u64,
+    },
 }
 
 impl Actor {
@@ -137,6 +183,8 @@ impl Actor {
             phase: Phase::Closed,
             hosting: false,
             trouble: None,
+            full: None,
+            orders: VecDeque::new(),
             served: None,
             empty_since: None,
             failures: 0,
@@ -173,7 +221,7 @@ impl Actor {
     pub fn lag(&self) -> u64 {
         let in_work = match &self.phase {
             Phase::Calling { work, .. } | Phase::Waiting { work, .. } => work.commit.events_in,
-            Phase::Committing { commit, .. } | Phase::Unwritten { commit, .. } => commit.events_in,
+            Phase::Committing(committing) | Phase::Unwritten { committing, .. } => committing.events_in(),
             Phase::Closed | Phase::Idle => 0,
         };
         let unsent = self.upstream.iter().map(|(log, upstream)| {
@@ -189,8 +237,10 @@ impl Actor {
     /// Where the actor stands in a log, counting the commit that is under way.
     fn position_in_hand(&self, log: &LogId) -> Position {
         let frontier = match &self.phase {
-            Phase::Calling { work, .. } | Phase::Waiting { work, .. } => Some(&work.commit.frontier),
-            Phase::Committing { commit, .. } | Phase::Unwritten { commit, .. } => Some(&commit.frontier),
+            Phase::Calling { work, .. } | Phase::Waiting { work, .. } => Some(&work.commit.frontier[..]),
+            Phase::Committing(committing) | Phase::Unwritten { committing, .. } => {
+                Some(committing.frontier())
+            }
             Phase::Closed | Phase::Idle => None,
         };
         frontier
@@ -198,28 +248,31 @@ impl Actor {
             .map_or_else(|| self.memory.position_in(log), |advance| advance.to)
     }
 
-    /// Does what can be done now. `room`: the log may take a commit (it is open and not full).
-    pub fn step(&mut self, now: Time, room: bool) -> Vec<Action> {
+    /// Does what can be done now.
+    pub fn step(&mut self, now: Time, room: Room) -> Vec<Action> {
         let mut actions = Vec::new();
+        if room != Room::None {
+            self.move_letters(now, &mut actions);
+        }
         match core::mem::replace(&mut self.phase, Phase::Closed) {
-            Phase::Idle if room => self.begin(now, &mut actions),
+            Phase::Idle if room == Room::All => self.begin(now, &mut actions),
             Phase::Waiting { until, work } if until <= now => {
                 let work = work.begin_anew(&self.memory.parked);
                 self.go_on(work, now, &mut actions);
             }
-            Phase::Unwritten { until, commit, consumed } if until <= now => {
-                actions.push(Action::Commit(commit.clone()));
-                self.phase = Phase::Committing { commit, consumed };
+            Phase::Unwritten { until, committing } if until <= now => {
+                actions.push(Action::Commit(committing.commit.clone()));
+                self.phase = Phase::Committing(committing);
             }
             Phase::Waiting { until, work } => {
                 actions.push(Action::Wake(until));
                 self.phase = Phase::Waiting { until, work };
             }
-            Phase::Unwritten { until, commit, consumed } => {
+            Phase::Unwritten { until, committing } => {
                 actions.push(Action::Wake(until));
-                self.phase = Phase::Unwritten { until, commit, consumed };
+                self.phase = Phase::Unwritten { until, committing };
             }
-            other @ (Phase::Closed | Phase::Idle | Phase::Calling { .. } | Phase::Committing { .. }) => {
+            other @ (Phase::Closed | Phase::Idle | Phase::Calling { .. } | Phase::Committing(_)) => {
                 self.phase = other;
             }
         }
@@ -228,18 +281,28 @@ impl Actor {
 
     fn begin(&mut self, now: Time, actions: &mut Vec<Action>) {
         self.phase = Phase::Idle;
-        let mut work = Work::default();
+        let mut work = Work::new(LetterId { actor: self.log, number: self.memory.letters + 1 });
         let wake = self.take_parked(&mut work, now);
-        if self.memory.dead.len() >= DEAD_LETTERS_MAX {
-            self.trouble = Some(alloc::format!(
-                "{DEAD_LETTERS_MAX} dead letters are kept and no more fit; look at them with `dunlin dead-letters` and repair the stage"
-            ));
-        } else if self.memory.parked.len() >= PARKED_MAX {
-            self.trouble = Some(alloc::format!(
-                "{PARKED_MAX} events wait for another try; the stage takes no new ones until then"
-            ));
-        } else {
-            self.take_slices(&mut work, now);
+        let before = self.full;
+        self.full = self.fullness();
+        match self.full {
+            Some(Full::Dead) => {
+                self.trouble = Some(alloc::format!(
+                    "it keeps {} dead letters and no more fit; look at them with `dunlin dead-letters`, repair the stage, then replay or drop them",
+                    self.memory.dead.len()
+                ));
+            }
+            Some(Full::Parked) => {
+                self.trouble = Some(alloc::format!(
+                    "{PARKED_MAX} events wait for another try; the stage takes no new ones until then"
+                ));
+            }
+            None => {
+                if before.is_some() {
+                    self.trouble = None;
+                }
+                self.take_slices(&mut work, now);
+            }
         }
         let wake = match (wake, self.empty_wake(&work, now)) {
             (Some(a), Some(b)) => Some(a.min(b)),
@@ -255,6 +318,14 @@ impl Actor {
         self.go_on(work, now, actions);
     }
 
+    fn fullness(&self) -> Option<Full> {
+        let ActorMemory { dead, dead_bytes, parked, .. } = &self.memory;
+        if dead.len() >= DEAD_LETTERS_MAX || *dead_bytes >= DEAD_LETTER_BYTES_MAX {
+            return Some(Full::Dead);
+        }
+        (parked.len() >= PARKED_MAX).then_some(Full::Parked)
+    }
+
     /// The first parked event of each key, when its time has come. Returns when the next is due.
     fn take_parked(&mut self, work: &mut Work, now: Time) -> Option<Time> {
         let mut seen = alloc::collections::BTreeSet::new();
@@ -265,12 +336,29 @@ impl Actor {
                 continue;
             }
             if parked.due <= now && work.events() < BATCH_EVENTS_MAX {
-                work.retry(parked);
+                match self.entrance(parked) {
+                    Ok(step) => work.retry(parked, step),
+                    Err(why) => work.bury(parked, why, now),
+                }
             } else {
                 wake = Some(wake.map_or(parked.due, |at| at.min(parked.due)));
             }
         }
         wake
+    }
+
+    /// Where a parked event enters the chain as it is now: at the head, or a replayed letter of a fused
+    /// stage at that stage's step.
+    fn entrance(&self, parked: &Parked) -> Result<Option<u16>, String> {
+        let Some(replayed) = &parked.replayed else { return Ok(None) };
+        let Some(before) = replayed.step else { return Ok(None) };
+        match self.spec.chain.step_of(&replayed.stage, before) {
+            Some(step) => Ok(Some(step)),
+            None => Err(alloc::format!(
+                "stage '{}' is no longer where it refused this event, so it cannot be replayed; drop it, or publish its event again",
+                replayed.stage
+            )),
+        }
     }
 
     /// When positions without events will be committed, if only such wait.
@@ -310,7 +398,7 @@ impl Actor {
                 for event in slice.events {
                     let Some(input) = upstream.inputs.get(&event.output).copied() else { continue };
                     let id = EventId { log, epoch: at.epoch, seq: at.seq, index: event.index };
-                    work.take(Invoked { input, placed: Placed { id, event: event.event } });
+                    work.take(Invoked { input, step: None, placed: Placed { id, event: event.event } });
                 }
                 let idle = mark.idle || upstream.aside;
                 let advance = Advance { log, to: at, watermark: mark.watermark, idle };
@@ -335,12 +423,31 @@ impl Actor {
             }
             Next::Commit => {
                 let Work { mut commit, consumed, .. } = work;
-                self.mark_time(&mut commit);
-                commit.at = now;
-                actions.push(Action::Commit(commit.clone()));
-                self.phase = Phase::Committing { commit, consumed };
+                // A head that names no stage is the unit's own.
+                let nameless = commit.dead.iter_mut().filter(|letter| letter.stage.is_empty());
+                nameless.for_each(|letter| letter.stage = self.stage());
+                self.commit(Committing { commit, consumed, resume: None }, now, actions);
             }
         }
+    }
+
+    pub(super) fn commit(&mut self, mut committing: Committing, now: Time, actions: &mut Vec<Action>) {
+        self.mark_time(&mut committing.commit);
+        committing.commit.at = now;
+        actions.push(Action::Commit(committing.commit.clone()));
+        self.phase = Phase::Committing(committing);
+    }
+
+    /// The name that users know the head by.
+    fn stage(&self) -> String {
+        match &self.spec.name {
+            LogName::Actor { unit, .. } => unit.name.to_string(),
+            LogName::Catalog(_) => String::new(),
+        }
+    }
+
+    pub(super) fn phase(&mut self) -> &mut Phase {
+        &mut self.phase
     }
 
     /// The smallest watermark over the upstream logs that are not idle; never back.
@@ -382,7 +489,7 @@ impl Actor {
     /// the position that is committed there.
     pub fn on_committed(&mut self) -> BTreeMap<LogId, (u64, Position)> {
         match core::mem::replace(&mut self.phase, Phase::Idle) {
-            Phase::Committing { commit, consumed } => {
+            Phase::Committing(Committing { commit, consumed, resume }) => {
                 let reached = |log: &LogId| {
                     let advance = commit.frontier.iter().rev().find(|advance| advance.log == *log);
                     advance.map_or_else(|| self.memory.position_in(log), |advance| advance.to)
@@ -390,6 +497,10 @@ impl Actor {
                 let consumed =
                     consumed.into_iter().map(|(log, bytes)| (log, (bytes, reached(&log)))).collect();
                 self.memory.apply(&commit);
+                if let Some((until, work)) = resume.map(|waiting| *waiting) {
+                    self.phase = Phase::Waiting { until, work };
+                    return consumed;
+                }
                 // What stood in its way (a full disk) is over.
                 if self.failures > 0 {
                     self.trouble = None;
@@ -407,11 +518,11 @@ impl Actor {
     /// The commit does not stand: the same is appended again after a while.
     pub fn on_commit_failed(&mut self, why: &str, now: Time) -> Vec<Action> {
         match core::mem::replace(&mut self.phase, Phase::Closed) {
-            Phase::Committing { commit, consumed } => {
+            Phase::Committing(committing) => {
                 self.failures = self.failures.saturating_add(1);
                 self.trouble = Some(why.to_string());
                 let until = now.after(backoff(self.failures));
-                self.phase = Phase::Unwritten { until, commit, consumed };
+                self.phase = Phase::Unwritten { until, committing };
                 alloc::vec![Action::Wake(until)]
             }
             other => {
@@ -427,11 +538,14 @@ impl Actor {
     pub fn leave(&mut self) -> (bool, Vec<Action>) {
         match &self.phase {
             Phase::Closed => (!self.hosting, Vec::new()),
-            Phase::Idle => (true, Vec::new()),
-            Phase::Calling { .. } | Phase::Committing { .. } => (false, Vec::new()),
+            Phase::Idle => (true, self.end_orders(true)),
+            Phase::Calling { .. } | Phase::Committing(_) => (false, Vec::new()),
             Phase::Waiting { .. } | Phase::Unwritten { .. } => {
+                let stood = matches!(self.phase, Phase::Waiting { .. });
                 self.phase = Phase::Idle;
-                (true, alloc::vec![Action::Discard])
+                let mut actions = self.end_orders(stood);
+                actions.push(Action::Discard);
+                (true, actions)
             }
         }
     }

@@ -1,23 +1,24 @@
 //! Actors and source logs by example.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
 
 use super::fold::SourceMemory;
-use super::machine::{Action, Actor, Upstream};
+use super::machine::{Action, Actor, Room, Upstream};
 use super::source::{SourceLog, Taken};
 use super::work::{Next, Verdict, Work, backoff};
-use crate::effect::{ActorSpec, Again, CallError, FailedEvent, Invoked, Outcome, SourceStream};
+use crate::effect::{ActorSpec, Again, CallError, FailedEvent, Invoked, Outcome, Refused, SourceStream};
 use crate::event::{Event, Placed};
-use crate::id::{Epoch, EventId, Hash, LogId, NodeId, Position, Seq};
-use crate::limits::ATTEMPTS_MAX;
-use crate::log::record::{Advance, Commit, Emitted, Parked};
+use crate::id::{Epoch, EventId, Hash, LetterId, LogId, NodeId, Position, Seq};
+use crate::limits::{ATTEMPTS_MAX, DEAD_LETTERS_MAX};
+use crate::log::record::{Advance, Commit, Emitted, Parked, ParkedId};
 use crate::mesh::catalog::LogName;
 use crate::pipeline::manifest::{Connector, Source};
-use crate::pipeline::plan::{Chain, Head};
-use crate::rpc::{FaultKind, ProducerRange, Publish};
+use crate::pipeline::plan::{Chain, Feed, Head, Step, StepOperator};
+use crate::rpc::{FaultKind, LetterMove, ProducerRange, Publish};
 use crate::time::{Span, Time};
 use crate::wire::message::{EdgeId, Slice, SliceEvent};
 
@@ -29,7 +30,7 @@ fn event(seq: u64, name: &str) -> Invoked {
     let key = name.as_bytes()[..1].to_vec().into();
     let event = Event { key, payload: name.as_bytes().to_vec().into(), ..Event::default() };
     let id = EventId { log: UPSTREAM, epoch: Epoch(1), seq: Seq(seq), index: 0 };
-    Invoked { input: 0, placed: Placed { id, event } }
+    Invoked { input: 0, step: None, placed: Placed { id, event } }
 }
 
 fn names<'a>(events: impl IntoIterator<Item = &'a Event>) -> Vec<&'a str> {
@@ -101,14 +102,14 @@ fn parked_event_waits_longer_each_time() {
 }
 
 fn parked(attempts: u32) -> Parked {
-    let Invoked { input, placed: Placed { id, event } } = event(1, "a1");
-    Parked { id, input, event, attempts, due: Time(0), reason: "trap".into() }
+    let Invoked { input, placed: Placed { id, event }, .. } = event(1, "a1");
+    Parked { id, input, event, attempts, due: Time(0), reason: "trap".into(), replayed: None }
 }
 
 #[test]
 fn attempts_end_in_one_dead_letter() {
     let mut work = Work::default();
-    work.retry(&parked(ATTEMPTS_MAX - 1));
+    work.retry(&parked(ATTEMPTS_MAX - 1), None);
     work.seal();
     run(&mut work, "a1");
     assert_eq!(work.commit.dead.iter().map(|letter| letter.attempts).collect::<Vec<_>>(), [ATTEMPTS_MAX]);
@@ -127,7 +128,7 @@ fn event_that_can_never_succeed_dies_at_once() {
 fn sink_that_refuses_everything_pauses() {
     let refuse = |index| FailedEvent {
         index,
-        event: None,
+        refused: None,
         stage: "s".into(),
         reason: "no".into(),
         again: Again::Never,
@@ -173,7 +174,7 @@ fn slice(seq: u64, name: &str) -> Slice {
 
 /// Lets the actor take what waits and its function succeed; returns the commit.
 fn commit_of(actor: &mut Actor) -> Commit {
-    let actions = actor.step(NOW, true);
+    let actions = actor.step(NOW, Room::All);
     let [Action::Invoke { call, batch }] = actions.as_slice() else { panic!("{actions:?}") };
     match actor.on_returned(*call, Ok(echo(batch)), NOW).pop() {
         Some(Action::Commit(commit)) => commit,
@@ -198,7 +199,7 @@ fn actor_holds_one_commit_at_a_time() {
     actor.on_slices(&UPSTREAM, vec![slice(1, "a1")], Seq(1), NOW);
     commit_of(&mut actor);
     actor.on_slices(&UPSTREAM, vec![slice(2, "a2")], Seq(2), NOW);
-    assert_eq!(actor.step(NOW, true), []);
+    assert_eq!(actor.step(NOW, Room::All), []);
     actor.on_committed();
     assert_eq!(commit_of(&mut actor).events_in, 1);
 }
@@ -210,7 +211,7 @@ fn commit_that_did_not_stand_is_appended_again() {
     let commit = commit_of(&mut actor);
     actor.on_commit_failed("full", NOW);
     assert!(actor.trouble.is_some());
-    assert_eq!(actor.step(NOW.after(Span(60_000)), true), [Action::Commit(commit)]);
+    assert_eq!(actor.step(NOW.after(Span(60_000)), Room::All), [Action::Commit(commit)]);
     actor.on_committed();
     assert_eq!((actor.trouble.as_deref(), actor.lag()), (None, 0));
 }
@@ -219,7 +220,7 @@ fn commit_that_did_not_stand_is_appended_again() {
 fn full_log_takes_no_commit() {
     let mut actor = actor();
     actor.on_slices(&UPSTREAM, vec![slice(1, "a1")], Seq(1), NOW);
-    assert_eq!(actor.step(NOW, false), []);
+    assert_eq!(actor.step(NOW, Room::Letters), []);
     assert_eq!(actor.lag(), 1);
 }
 
@@ -308,4 +309,158 @@ fn watermark_is_the_newest_time_less_the_lateness_and_never_goes_back() {
     older.events.iter_mut().for_each(|event| event.time = Time(1));
     let Taken::Append { append, .. } = source.take(older, NOW) else { panic!("not taken") };
     assert_eq!(append.watermark, Time(2900));
+}
+
+// --- dead letters ---
+
+/// Lets an actor whose two fused steps both refuse `a1` commit that.
+fn with_two_letters() -> Actor {
+    let step = |stage: &str| Step {
+        stage: stage.parse().unwrap(),
+        from: Feed::Head,
+        operator: StepOperator::Filter("true".into()),
+    };
+    let chain = Chain { head: Head::Pass, steps: vec![step("one"), step("two")], outputs: vec![] };
+    let mut actor = actor();
+    actor.spec = Arc::new(ActorSpec { name: actor.spec.name.clone(), chain, follows: None });
+    actor.on_slices(&UPSTREAM, vec![slice(1, "a1")], Seq(1), NOW);
+    let actions = actor.step(NOW, Room::All);
+    let [Action::Invoke { call, batch }] = actions.as_slice() else { panic!("{actions:?}") };
+    let event = batch[0].placed.event.clone();
+    let refuse = |step: u16, stage: &str| FailedEvent {
+        index: 0,
+        refused: Some(Refused { step, event: event.clone() }),
+        stage: stage.into(),
+        reason: "no".into(),
+        again: Again::Never,
+    };
+    let outcome = Outcome { failed: vec![refuse(0, "one"), refuse(1, "two")], ..Outcome::default() };
+    actor.on_returned(*call, Ok(outcome), NOW);
+    actor.on_committed();
+    actor
+}
+
+fn letter(number: u64) -> LetterId {
+    LetterId { actor: LogId([6; 16]), number }
+}
+
+fn letters(actor: &Actor) -> Vec<(u64, &str)> {
+    actor.memory.dead.values().map(|letter| (letter.id.number, letter.stage.as_str())).collect()
+}
+
+/// The step at which an event entered, and its name.
+type Call = (Option<u16>, String);
+
+/// Carries the actor to rest, its function succeeding; returns what it invoked and what orders gave.
+fn rest(actor: &mut Actor) -> (Vec<Call>, Vec<(u64, u64)>) {
+    let (mut invoked, mut moved) = (Vec::new(), Vec::new());
+    let mut actions: VecDeque<Action> = actor.step(NOW, Room::All).into();
+    while let Some(action) = actions.pop_front() {
+        match action {
+            Action::Invoke { call, batch } => {
+                let name = |one: &Invoked| (one.step, names([&one.placed.event]).concat());
+                invoked.extend(batch.iter().map(name));
+                actions.extend(actor.on_returned(call, Ok(echo(&batch)), NOW));
+            }
+            Action::Commit(_) => {
+                actor.on_committed();
+                actions.extend(actor.step(NOW, Room::All));
+            }
+            Action::LettersMoved { moved: so_many, left, .. } => moved.push((so_many, left)),
+            Action::Discard | Action::Wake(_) => {}
+        }
+    }
+    (invoked, moved)
+}
+
+#[test]
+fn letters_of_one_event_have_names_of_their_own() {
+    assert_eq!(letters(&with_two_letters()), [(1, "one"), (2, "two")]);
+}
+
+#[test]
+fn a_replayed_letter_goes_to_the_step_that_refused_it_and_leaves() {
+    let mut actor = with_two_letters();
+    actor.order_letters(1, LetterMove::Replay, Some(letter(2)));
+    let (invoked, moved) = rest(&mut actor);
+    assert_eq!((invoked, moved), (vec![(Some(1), "a1".into())], vec![(1, 0)]));
+    assert_eq!(letters(&actor), [(1, "one")]);
+    assert!(actor.memory.parked.is_empty());
+}
+
+#[test]
+fn a_dropped_letter_is_gone_and_nothing_runs() {
+    let mut actor = with_two_letters();
+    actor.order_letters(1, LetterMove::Drop, None);
+    actor.order_letters(2, LetterMove::Drop, Some(letter(1)));
+    assert_eq!(rest(&mut actor), (vec![], vec![(2, 0), (0, 0)]));
+    assert_eq!((actor.memory.dead.len(), actor.memory.dead_bytes, actor.memory.letters), (0, 0, 2));
+}
+
+#[test]
+fn a_letter_whose_stage_is_gone_is_a_letter_again() {
+    let mut actor = with_two_letters();
+    let chain = Chain { head: Head::Pass, steps: vec![], outputs: vec![] };
+    actor.spec = Arc::new(ActorSpec { name: actor.spec.name.clone(), chain, follows: None });
+    actor.order_letters(1, LetterMove::Replay, Some(letter(1)));
+    assert_eq!(rest(&mut actor), (vec![], vec![(1, 0)]));
+    assert_eq!(letters(&actor), [(2, "two"), (3, "one")]);
+    assert!(actor.memory.dead[&letter(3)].reason.contains("no longer"));
+}
+
+#[test]
+fn a_replayed_letter_goes_first_of_its_key() {
+    let mut actor = with_two_letters();
+    actor.memory.parked.push(Parked { due: NOW.after(Span(1)), ..parked(1) });
+    actor.order_letters(1, LetterMove::Replay, None);
+    rest(&mut actor);
+    assert_eq!(actor.memory.parked.len(), 1, "what was parked still waits for its time");
+    assert_eq!(letters(&actor), []);
+}
+
+#[test]
+fn letters_move_while_a_sink_waits_for_its_outside() {
+    let mut actor = with_two_letters();
+    actor.on_slices(&UPSTREAM, vec![slice(2, "b1")], Seq(2), NOW);
+    let actions = actor.step(NOW, Room::All);
+    let [Action::Invoke { call, .. }] = actions.as_slice() else { panic!("{actions:?}") };
+    actor.on_returned(*call, Err(trap(Again::Later)), NOW);
+    actor.order_letters(1, LetterMove::Drop, None);
+    assert!(matches!(actor.step(NOW, Room::All).first(), Some(Action::Commit(_))));
+    actor.on_committed();
+    assert_eq!((letters(&actor), actor.lag()), (vec![], 1));
+    let actions = actor.step(NOW.after(Span(60_000)), Room::All);
+    assert!(actions.iter().any(|action| matches!(action, Action::Invoke { .. })), "{actions:?}");
+}
+
+#[test]
+fn an_actor_full_of_letters_pauses_until_some_go() {
+    let mut actor = with_two_letters();
+    let one = actor.memory.dead[&letter(1)].clone();
+    for number in 3..=DEAD_LETTERS_MAX as u64 {
+        actor.memory.dead.insert(letter(number), one.clone());
+    }
+    actor.on_slices(&UPSTREAM, vec![slice(2, "b1")], Seq(2), NOW);
+    let actions = actor.step(NOW, Room::All);
+    assert!(!actions.iter().any(|action| matches!(action, Action::Invoke { .. })), "{actions:?}");
+    assert!(actor.full.is_some() && actor.trouble.is_some());
+    actor.order_letters(1, LetterMove::Drop, Some(letter(2)));
+    assert_eq!(rest(&mut actor).0, [(None, "b1".into())]);
+    assert_eq!((actor.full, actor.trouble), (None, None));
+}
+
+#[test]
+fn two_letters_of_one_event_are_parked_apart() {
+    let mut actor = with_two_letters();
+    actor.order_letters(1, LetterMove::Replay, None);
+    let actions = actor.step(NOW, Room::All);
+    let [Action::Commit(commit)] = actions.as_slice() else { panic!("{actions:?}") };
+    let ids: Vec<ParkedId> = commit.parked.iter().map(Parked::parked_id).collect();
+    assert_eq!(ids.iter().map(|id| id.replayed).collect::<Vec<_>>(), [Some(letter(1)), Some(letter(2))]);
+    assert_eq!(commit.undead, [letter(1), letter(2)]);
+    let (invoked, _) = {
+        actor.on_committed();
+        rest(&mut actor)
+    };
+    assert_eq!(invoked, [(Some(0), "a1".into()), (Some(1), "a1".into())]);
 }

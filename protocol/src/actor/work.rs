@@ -12,9 +12,9 @@ use bytes::Bytes;
 
 use crate::effect::{Again, CallError, FailedEvent, Invoked, Outcome};
 use crate::event::{Event, Placed};
-use crate::id::{EventId, LogId};
+use crate::id::{LetterId, LogId};
 use crate::limits::{ATTEMPTS_MAX, COMMIT_BYTES_MAX, RETRY_FIRST, RETRY_LAST};
-use crate::log::record::{Advance, Commit, DeadLetter, Parked};
+use crate::log::record::{Advance, Commit, DeadLetter, Parked, ParkedId};
 use crate::time::{Span, Time};
 
 /// Events of one commit, in the order in which the function sees them.
@@ -23,11 +23,13 @@ pub struct Work {
     pub commit: Commit,
     /// Credit to give back per upstream log once committed, in bytes.
     pub consumed: BTreeMap<LogId, u64>,
+    /// The name of the first letter that it writes.
+    first_letter: LetterId,
     events: Vec<Invoked>,
     /// Ranges of `events` still to be called, the next one last.
     ranges: Vec<Range>,
-    /// Calls that failed before, for events that were parked.
-    attempts: BTreeMap<EventId, u32>,
+    /// What was parked and is tried again: it stands first in `events`, in the same order.
+    retried: Vec<Parked>,
     /// Keys of which an event is parked: later events wait behind it.
     blocked: BTreeSet<Bytes>,
     accepted: usize,
@@ -58,20 +60,48 @@ pub enum Verdict {
 }
 
 impl Work {
-    /// A parked event's next try: a call of its own, before everything else.
-    pub fn retry(&mut self, parked: &Parked) {
-        self.attempts.insert(parked.id, parked.attempts);
+    pub fn new(first_letter: LetterId) -> Work {
+        Work { first_letter, ..Work::default() }
+    }
+
+    /// A parked event's next try, at the head or at a fused step: a call of its own, before
+    /// everything else.
+    pub fn retry(&mut self, parked: &Parked, step: Option<u16>) {
         let first = self.events.len();
-        self.events.push(invoked(parked));
+        self.events.push(Invoked { step, ..invoked(parked) });
+        self.retried.push(parked.clone());
         self.ranges.insert(0, Range { first, end: first + 1 });
-        self.commit.unparked.push(parked.id);
+        self.commit.unparked.push(parked.parked_id());
+    }
+
+    /// A replayed letter that has no place in the actor any more: a letter again.
+    pub fn bury(&mut self, parked: &Parked, reason: String, now: Time) {
+        self.commit.unparked.push(parked.parked_id());
+        let stage = parked.replayed.as_ref().map_or_else(String::new, |replayed| replayed.stage.clone());
+        let step = parked.replayed.as_ref().and_then(|replayed| replayed.step);
+        self.commit.dead.push(DeadLetter {
+            id: self.next_letter(),
+            cause: parked.id,
+            input: parked.input,
+            event: parked.event.clone(),
+            stage,
+            step,
+            attempts: parked.attempts,
+            reason,
+            at: now,
+        });
+    }
+
+    fn next_letter(&self) -> LetterId {
+        let LetterId { actor, number } = self.first_letter;
+        LetterId { actor, number: number + self.commit.dead.len() as u64 }
     }
 
     /// A fresh event; it parks at once when its key is blocked.
     pub fn take(&mut self, event: Invoked) {
         self.commit.events_in += 1;
         if self.blocked.contains(&event.placed.event.key) {
-            self.park(&event, 0, Time(0), "waits behind an earlier event of its key");
+            self.wait_behind(&event);
             return;
         }
         self.events.push(event);
@@ -107,7 +137,8 @@ impl Work {
     }
 
     pub fn is_empty(&self) -> bool {
-        self.events.is_empty() && self.commit.frontier.is_empty() && self.commit.parked.is_empty()
+        let Commit { frontier, parked, dead, .. } = &self.commit;
+        self.events.is_empty() && frontier.is_empty() && parked.is_empty() && dead.is_empty()
     }
 
     /// The next call. Events whose key got blocked meanwhile park here instead.
@@ -122,7 +153,7 @@ impl Work {
             self.ranges.pop();
             for index in blocked {
                 if let Some(event) = self.events.get(index).cloned() {
-                    self.park(&event, 0, Time(0), "waits behind an earlier event of its key");
+                    self.wait_behind(&event);
                 }
             }
             // What is left becomes a range of its own at the end of the events.
@@ -138,9 +169,8 @@ impl Work {
     }
 
     fn is_blocked(&self, index: usize) -> bool {
-        self.events.get(index).is_some_and(|event| {
-            !self.attempts.contains_key(&event.placed.id) && self.blocked.contains(&event.placed.event.key)
-        })
+        let fresh = index >= self.retried.len();
+        fresh && self.events.get(index).is_some_and(|event| self.blocked.contains(&event.placed.event.key))
     }
 
     /// The call that `next` gave has returned.
@@ -199,64 +229,61 @@ impl Work {
             return Verdict::GoOn;
         }
         let CallError { stage, reason, again } = error;
-        let failed = FailedEvent { index: 0, event: None, stage, reason, again };
+        let failed = FailedEvent { index: 0, refused: None, stage, reason, again };
         self.on_event_failed(range.first, failed, now);
         Verdict::GoOn
     }
 
     fn on_event_failed(&mut self, index: usize, failed: FailedEvent, now: Time) {
         let Some(event) = self.events.get(index).cloned() else { return };
-        let attempts = self.attempts.get(&event.placed.id).copied().unwrap_or(0) + 1;
-        if failed.again != Again::Never && attempts < ATTEMPTS_MAX {
-            self.park(&event, attempts, now.after(backoff(attempts)), &failed.reason);
-            return;
+        let FailedEvent { refused, stage, reason, again, .. } = failed;
+        let parked = self.retried.get(index).cloned().unwrap_or_else(|| parked(&event, String::new()));
+        let attempts = parked.attempts + 1;
+        // A fused step's refusal is no reason to try the head again: what the head did stands.
+        if again != Again::Never && refused.is_none() && attempts < ATTEMPTS_MAX {
+            let due = now.after(backoff(attempts));
+            return self.park(Parked { attempts, due, reason, ..parked });
         }
-        self.commit.dead.push(DeadLetter {
-            id: event.placed.id,
-            input: event.input,
-            event: failed.event.unwrap_or(event.placed.event),
-            stage: failed.stage,
-            attempts,
-            reason: failed.reason,
-            at: now,
-        });
+        let Parked { id: cause, input, event, replayed, .. } = parked;
+        let (event, stage, step) = match (refused, replayed) {
+            (Some(refused), _) => (refused.event, stage, Some(refused.step)),
+            // The call failed around the step that it entered at, and nobody knows better.
+            (None, Some(replayed)) => (event, replayed.stage, replayed.step),
+            (None, None) => (event, stage, None),
+        };
+        let id = self.next_letter();
+        self.commit.dead.push(DeadLetter { id, cause, input, event, stage, step, attempts, reason, at: now });
     }
 
-    fn park(&mut self, event: &Invoked, attempts: u32, due: Time, reason: &str) {
-        self.blocked.insert(event.placed.event.key.clone());
-        self.commit.unparked.retain(|id| id != &event.placed.id);
-        self.commit.parked.push(Parked {
-            id: event.placed.id,
-            input: event.input,
-            event: event.placed.event.clone(),
-            attempts,
-            due,
-            reason: reason.to_string(),
-        });
+    fn wait_behind(&mut self, event: &Invoked) {
+        self.park(parked(event, "waits behind an earlier event of its key".to_string()));
+    }
+
+    fn park(&mut self, parked: Parked) {
+        self.blocked.insert(parked.event.key.clone());
+        let id: ParkedId = parked.parked_id();
+        self.commit.unparked.retain(|retried| *retried != id);
+        self.commit.parked.push(parked);
     }
 
     /// Forgets what its calls gave, keeps what it takes: for `WaitAndRepeat`.
     pub fn begin_anew(self, memory_parked: &[Parked]) -> Work {
-        let mut anew = Work { consumed: self.consumed, ..Work::default() };
+        let mut anew = Work { consumed: self.consumed, ..Work::new(self.first_letter) };
         anew.commit.frontier = self.commit.frontier;
         for parked in memory_parked {
             anew.block(parked.event.key.clone());
         }
-        let mut seen = BTreeSet::new();
-        let retried: Vec<&Parked> =
-            memory_parked.iter().filter(|parked| self.attempts.contains_key(&parked.id)).collect();
-        for parked in retried {
-            seen.insert(parked.id);
-            anew.retry(parked);
+        let steps: Vec<Option<u16>> = self.events.iter().map(|event| event.step).collect();
+        for (parked, step) in self.retried.iter().zip(steps) {
+            anew.retry(parked, step);
         }
         // Fresh events in their first order; those set aside as blocked stand in `parked`.
-        let mut fresh: Vec<Invoked> = Vec::new();
-        let waiting = self.commit.parked.into_iter().map(|parked| invoked(&parked));
-        for event in self.events.into_iter().chain(waiting) {
-            if seen.insert(event.placed.id) {
-                fresh.push(event);
-            }
-        }
+        let mut seen: BTreeSet<ParkedId> = self.retried.iter().map(Parked::parked_id).collect();
+        let fresh = self.events.into_iter().skip(self.retried.len());
+        let waiting = self.commit.parked.iter().filter(|parked| !seen.contains(&parked.parked_id()));
+        let waiting: Vec<Invoked> = waiting.map(invoked).collect();
+        let mut fresh: Vec<Invoked> = fresh.chain(waiting).collect();
+        fresh.retain(|event| seen.insert(ParkedId { event: event.placed.id, replayed: None }));
         fresh.into_iter().for_each(|event| anew.take(event));
         anew.seal();
         anew
@@ -264,7 +291,15 @@ impl Work {
 }
 
 fn invoked(parked: &Parked) -> Invoked {
-    Invoked { input: parked.input, placed: Placed { id: parked.id, event: parked.event.clone() } }
+    let step = parked.replayed.as_ref().and_then(|replayed| replayed.step);
+    Invoked { input: parked.input, step, placed: Placed { id: parked.id, event: parked.event.clone() } }
+}
+
+/// An event that is parked for the first time; it waits behind nothing but its key.
+fn parked(event: &Invoked, reason: String) -> Parked {
+    let Placed { id, event: parked } = event.placed.clone();
+    let input = event.input;
+    Parked { id, input, event: parked, attempts: 0, due: Time(0), reason, replayed: None }
 }
 
 fn weight_of(outcome: &Outcome) -> usize {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::event::Event;
-use crate::id::{Digest, Epoch, EventId, Hash, LogId, Name, NodeId, Position, Seq};
+use crate::id::{Digest, Epoch, EventId, Hash, LetterId, LogId, Name, NodeId, Position, Seq};
 use crate::mesh::catalog::CatalogEntry;
 use crate::time::Time;
 use crate::wire::codec;
@@ -109,11 +109,11 @@ pub struct Commit {
     pub watermark: Time,
     pub idle: bool,
     pub parked: Vec<Parked>,
-    /// Ids of events that leave the parking place (they succeeded, or died).
-    pub unparked: Vec<EventId>,
+    /// What leaves the parking place (it succeeded, or died).
+    pub unparked: Vec<ParkedId>,
     pub dead: Vec<DeadLetter>,
-    /// Ids of dead letters that are replayed or dropped.
-    pub undead: Vec<EventId>,
+    /// Dead letters that are dropped, or replayed: those stand in `parked` of the same commit.
+    pub undead: Vec<LetterId>,
     pub observed: Vec<Observed>,
     /// How many events of the upstream logs this commit took in.
     pub events_in: u64,
@@ -162,19 +162,55 @@ pub struct Parked {
     pub attempts: u32,
     pub due: Time,
     pub reason: String,
+    /// Set when it is a dead letter on its way through the actor again.
+    pub replayed: Option<Replayed>,
+}
+
+impl Parked {
+    pub fn parked_id(&self) -> ParkedId {
+        ParkedId { event: self.id, replayed: self.replayed.as_ref().map(|replayed| replayed.letter) }
+    }
+}
+
+/// Names one parked event: an event waits at most once for itself and once for each of its letters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ParkedId {
+    pub event: EventId,
+    pub replayed: Option<LetterId>,
+}
+
+/// Which letter is replayed, and where it enters: at the stage that refused it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replayed {
+    pub letter: LetterId,
+    pub stage: String,
+    /// Of a fused stage, its step when it refused the event; none: at the head.
+    pub step: Option<u16>,
 }
 
 /// An event that will not be tried again until somebody replays it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeadLetter {
-    pub id: EventId,
+    pub id: LetterId,
+    /// The upstream event that the actor was at work on.
+    pub cause: EventId,
     pub input: u16,
+    /// What the stage could not take: the upstream event, or what the stages before it made of it.
     pub event: Event,
     /// The stage that refused it.
     pub stage: String,
+    /// Its step in the actor's chain when it is fused behind the head: the head's work stands.
+    pub step: Option<u16>,
     pub attempts: u32,
     pub reason: String,
     pub at: Time,
+}
+
+impl DeadLetter {
+    /// What it costs in memory and in a snapshot, in bytes, roughly.
+    pub fn weight(&self) -> u64 {
+        (self.event.weight() + self.stage.len() + self.reason.len() + 96) as u64
+    }
 }
 
 /// A value that a function took from outside and that a replay must not take again.

@@ -5,7 +5,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::Peer;
-use crate::actor::machine::Action;
+use crate::actor::machine::{Action, Full, Room};
 use crate::effect::{CallError, CallId, Effect, Effects, Level, Outcome, Timer};
 use crate::id::{LogId, Position};
 use crate::limits::UNPERSISTED_BYTES_MAX;
@@ -80,11 +80,28 @@ impl Peer {
             return self.mark_idle(log, effects);
         }
         let Some(writer) = self.logs.get(&log) else { return };
-        let full = writer.is_full();
-        let room = writer.open && !full && writer.pending_bytes() < UNPERSISTED_BYTES_MAX;
+        let takes = writer.open && writer.pending_bytes() < UNPERSISTED_BYTES_MAX;
+        let room = match (takes, writer.is_full()) {
+            (true, false) => Room::All,
+            (true, true) => Room::Letters,
+            (false, _) => Room::None,
+        };
         let Some(machine) = self.actors.get_mut(&log) else { return };
+        let before = machine.full;
         let actions = machine.step(self.now, room);
+        let full = machine.full.filter(|_| machine.full != before);
         self.act(log, actions, effects);
+        match full {
+            Some(Full::Dead) => {
+                let why = format!("actor {log} keeps as many dead letters as it may and takes no new events");
+                self.report(Level::Warn, "dead_letters_full", why, effects);
+            }
+            Some(Full::Parked) => {
+                let why = format!("actor {log} has as many events waiting for another try as it may");
+                self.report(Level::Warn, "parked_full", why, effects);
+            }
+            None => {}
+        }
     }
 
     pub(super) fn act(&mut self, log: LogId, actions: Vec<Action>, effects: &mut Effects) {
@@ -107,6 +124,9 @@ impl Peer {
                     let _ = self.append(log, Body::Commit(commit), effects);
                 }
                 Action::Wake(at) => effects.push(Effect::SetTimer { timer: Timer::Actor(log), at }),
+                Action::LettersMoved { order, moved, left } => {
+                    self.on_letters_moved(log, order, moved, left, effects);
+                }
             }
         }
     }

@@ -287,6 +287,7 @@ impl Peer {
         }
         if let Some(actor) = self.actors.remove(&id) {
             effects.push(Effect::Unhost { actor: id });
+            self.forget_letters(id, effects);
             for upstream in actor.upstream.into_values() {
                 self.drop_reader(upstream.edge, effects);
             }

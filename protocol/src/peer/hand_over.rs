@@ -23,7 +23,7 @@ use crate::actor::fold::{ActorMemory, LogFold, Memory, SourceMemory};
 use crate::actor::machine::Actor;
 use crate::actor::source::SourceLog;
 use crate::effect::{ActorSpec, Effect, Effects, Level};
-use crate::id::LogId;
+use crate::id::{LetterId, LogId};
 use crate::limits::INHERIT_BYTES_MAX;
 use crate::log::record::{Body, DeadLetter, Inherit, Parked};
 use crate::log::writer::Log;
@@ -175,6 +175,7 @@ impl Peer {
         self.leaving.remove(&log);
         if let Some(machine) = self.actors.remove(&log) {
             effects.push(Effect::Unhost { actor: log });
+            self.forget_letters(log, effects);
             self.resting.insert(log, Memory::Actor(machine.memory));
             for upstream in machine.upstream.into_values() {
                 self.drop_reader(upstream.edge, effects);
@@ -264,7 +265,7 @@ impl Peer {
             Memory::Actor(_) if planted(Mutation::ForgetFold) => Memory::Actor(ActorMemory::default()),
             Memory::Source(memory) => Memory::Source(memory),
             Memory::Actor(mut memory) => {
-                rewire_memory(&mut memory, &old.unit, &to.unit, self.now);
+                rewire_memory(to.id, &mut memory, &old.unit, &to.unit, self.now);
                 // What is no input any more holds no watermark back.
                 for (log, advance) in &mut memory.frontier {
                     let read = self.wiring.assignment().log(log).and_then(|log| layout.inputs(to, log));
@@ -313,7 +314,7 @@ impl Peer {
 /// Events that waited for another try, and dead letters, came through inputs of the old unit: they get
 /// the same stream's place among the new one's. What waits of a stream that is no input any more is a
 /// dead letter from now on.
-fn rewire_memory(memory: &mut ActorMemory, old: &Unit, new: &Unit, now: crate::time::Time) {
+fn rewire_memory(log: LogId, memory: &mut ActorMemory, old: &Unit, new: &Unit, now: crate::time::Time) {
     let place = |input: u16| {
         let was = old.inputs.get(usize::from(input))?;
         let same = |own: &&crate::pipeline::plan::UnitInput| own.stream == was.stream;
@@ -330,15 +331,23 @@ fn rewire_memory(memory: &mut ActorMemory, old: &Unit, new: &Unit, now: crate::t
         letter.input = place(letter.input).unwrap_or(0);
     }
     for parked in go {
+        memory.letters += 1;
+        let (stage, step) = match parked.replayed {
+            Some(replayed) => (replayed.stage, replayed.step),
+            None => (alloc::string::ToString::to_string(&new.id.name), None),
+        };
         let letter = DeadLetter {
-            id: parked.id,
+            id: LetterId { actor: log, number: memory.letters },
+            cause: parked.id,
             input: 0,
             event: parked.event,
-            stage: alloc::string::ToString::to_string(&new.id.name),
+            stage,
+            step,
             attempts: parked.attempts,
             reason: format!("a deploy took away the input by which it came; before: {}", parked.reason),
             at: now,
         };
+        memory.dead_bytes += letter.weight();
         memory.dead.insert(letter.id, letter);
     }
 }

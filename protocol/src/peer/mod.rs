@@ -12,6 +12,7 @@
 //! | `actors` | functions, commits, retries |
 //! | `publish` | events entering |
 //! | `taps` | clients that follow a stream |
+//! | `letters` | dead letters: listed, replayed, dropped |
 //! | `questions` | clients' questions, gathered from other nodes |
 //! | `deploy` | new revisions and removals |
 //! | `wiring` | what the catalog makes of it: logs, streams, shares |
@@ -24,6 +25,7 @@ mod deploy;
 mod edges;
 mod facts;
 mod hand_over;
+mod letters;
 mod logs;
 mod publish;
 mod questions;
@@ -50,7 +52,7 @@ use crate::log::writer::Log;
 use crate::mesh::catalog::{Catalog, NodeFacts};
 use crate::mesh::membership::Membership;
 use crate::pipeline::manifest::Manifest;
-use crate::rpc::{Fault, FaultKind, Publish, Reply, Response};
+use crate::rpc::{Fault, FaultKind, LettersMoved, Publish, Reply, Response};
 use crate::time::Time;
 use crate::wire::message::{AskId, EdgeId, Message};
 
@@ -119,6 +121,8 @@ pub struct Peer {
     taps: BTreeMap<RequestId, taps::Tap>,
     gathers: BTreeMap<u64, questions::Gather>,
     asks: BTreeMap<AskId, questions::Asked>,
+    /// Letters of this node that are being replayed or dropped.
+    letter_orders: BTreeMap<u64, letters::Ordered>,
     looks: BTreeMap<LookId, Asker>,
     deploys: BTreeMap<u64, deploy::Deploying>,
     /// Modules that another node waits for.
@@ -183,6 +187,7 @@ impl Peer {
             taps: BTreeMap::new(),
             gathers: BTreeMap::new(),
             asks: BTreeMap::new(),
+            letter_orders: BTreeMap::new(),
             looks: BTreeMap::new(),
             deploys: BTreeMap::new(),
             module_wants: Vec::new(),
@@ -343,6 +348,9 @@ impl Peer {
                     }
                     Response::State(entries) => Reply::State(entries),
                     Response::DeadLetters(letters) => Reply::DeadLetters(letters),
+                    Response::LettersMoved(LettersMoved { moved, left, .. }) => {
+                        Reply::LettersMoved { moved, left }
+                    }
                     Response::Failed(fault) => Reply::Failed(fault),
                     Response::Status(_)
                     | Response::Nodes(_)

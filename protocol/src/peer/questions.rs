@@ -8,16 +8,17 @@ use alloc::vec::Vec;
 
 use bytes::Bytes;
 
+use super::letters::{first_letters, moved_letters};
 use super::{Peer, distinct};
 use crate::actor::source::Asker;
 use crate::effect::{Effect, Effects, LookId, RequestId, Timer};
-use crate::id::{LogId, Name, NodeId, slot_of};
+use crate::id::{LetterId, LogId, Name, NodeId, slot_of};
 use crate::limits::{ASK_DEADLINE, REQUESTS_MAX};
 use crate::mesh::assignment::Standing;
 use crate::mesh::catalog::{LogName, Share};
 use crate::pipeline::plan::UnitId;
 use crate::rpc::{
-    ActorReport, ActorStatus, DeadLetterStatus, FaultKind, Liveness, NodeStatus, PipelineState,
+    ActorReport, ActorStatus, DeadLetterStatus, FaultKind, LettersMoved, Liveness, NodeStatus, PipelineState,
     PipelineStatus, Question, Reply, Request, Response, Shown, StageStatus, Status,
 };
 use crate::time::Time;
@@ -48,12 +49,13 @@ pub(super) struct Gather {
     reports: Vec<ActorReport>,
     entries: Vec<(String, Bytes)>,
     letters: Vec<DeadLetterStatus>,
+    moved: LettersMoved,
     /// Nodes that did not answer.
     silent: Vec<NodeId>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Wants {
+pub(super) enum Wants {
     Nodes,
     Pipelines,
     Show(Name),
@@ -61,6 +63,7 @@ enum Wants {
     DeadLetters(u32),
     /// Who has taken a changed pipeline: for the deploy of this number.
     Taking(u64),
+    LettersMoved(Option<LetterId>),
 }
 
 impl Peer {
@@ -93,15 +96,18 @@ impl Peer {
             Request::State { pipeline, stage, key, limit } => {
                 self.ask_state(asker, &pipeline, &stage, key, limit, effects)
             }
-            Request::DeadLetters { pipeline, limit } => {
-                if self.known_pipeline(asker, &pipeline, effects) {
-                    self.gather_letters(asker, pipeline, limit, effects);
-                }
+            Request::DeadLetters { pipeline, letter, limit } => {
+                let question = Question::DeadLetters { pipeline: pipeline.clone(), letter, limit };
+                self.ask_for_letters(asker, &pipeline, question, Wants::DeadLetters(limit), effects);
+            }
+            Request::MoveLetters { pipeline, letter, does } => {
+                let question = Question::MoveLetters { pipeline: pipeline.clone(), letter, does };
+                self.ask_for_letters(asker, &pipeline, question, Wants::LettersMoved(letter), effects);
             }
         }
     }
 
-    fn known_pipeline(&mut self, asker: Asker, pipeline: &Name, effects: &mut Effects) -> bool {
+    pub(super) fn known_pipeline(&mut self, asker: Asker, pipeline: &Name, effects: &mut Effects) -> bool {
         let known = self.wiring.manifest(pipeline).is_some();
         if !known {
             let why = format!("there is no pipeline '{pipeline}' in this mesh; see `dunlin pipelines`");
@@ -177,7 +183,7 @@ impl Peer {
         self.ask(node, question, OnBehalf::One(asker), effects);
     }
 
-    fn gather(
+    pub(super) fn gather(
         &mut self,
         asker: Asker,
         wants: Wants,
@@ -192,6 +198,7 @@ impl Peer {
             reports: Vec::new(),
             entries: Vec::new(),
             letters: Vec::new(),
+            moved: LettersMoved::default(),
             silent: Vec::new(),
         };
         self.gathers.insert(number, gather);
@@ -199,6 +206,7 @@ impl Peer {
             if !self.reachable(node) {
                 if let Some(gather) = self.gathers.get_mut(&number) {
                     gather.silent.push(node);
+                    gather.moved.missed.push((node, "it cannot be reached now".to_string()));
                 }
                 continue;
             }
@@ -219,13 +227,6 @@ impl Peer {
 
     pub(super) fn gather_taking(&mut self, asker: Asker, number: u64, pipeline: Name, effects: &mut Effects) {
         self.gather_actors(asker, Wants::Taking(number), Some(pipeline), effects);
-    }
-
-    fn gather_letters(&mut self, asker: Asker, pipeline: Name, limit: u32, effects: &mut Effects) {
-        let nodes = distinct(self.wiring.logs_of(&pipeline).map(|(_, node)| node).chain([self.me]));
-        let question = Question::DeadLetters { pipeline, limit };
-        let questions = nodes.into_iter().map(|node| (node, question.clone())).collect();
-        self.gather(asker, Wants::DeadLetters(limit), questions, effects);
     }
 
     fn ask_state(
@@ -287,9 +288,12 @@ impl Peer {
                 let key = key.map(|key| Bytes::from(key.into_bytes()));
                 effects.push(Effect::LookUp { actor: log, look, key, limit });
             }
-            Question::DeadLetters { pipeline, limit } => {
-                let letters = self.letters(&pipeline, limit);
+            Question::DeadLetters { pipeline, letter, limit } => {
+                let letters = self.letters(&pipeline, letter, limit);
                 self.send(node, Message::Answer { ask, reply: Reply::DeadLetters(letters) }, effects);
+            }
+            Question::MoveLetters { pipeline, letter, does } => {
+                self.order_letters(asker, &pipeline, letter, does, effects);
             }
         }
     }
@@ -299,20 +303,6 @@ impl Peer {
         let text = |key: Bytes| String::from_utf8_lossy(&key).into_owned();
         let entries = entries.into_iter().map(|(key, value)| (text(key), value)).collect();
         self.answer(asker, Response::State(entries), effects);
-    }
-
-    fn letters(&self, pipeline: &Name, limit: u32) -> Vec<DeadLetterStatus> {
-        let mine = self.actors.values().filter(|actor| actor_pipeline(&actor.spec.name) == Some(pipeline));
-        mine.flat_map(|actor| actor.memory.dead.values())
-            .take(limit as usize)
-            .map(|letter| DeadLetterStatus {
-                id: letter.id,
-                stage: letter.stage.clone(),
-                reason: letter.reason.clone(),
-                attempts: letter.attempts,
-                event: letter.event.clone(),
-            })
-            .collect()
     }
 
     /// This node's actors and source logs as it sees them.
@@ -418,6 +408,9 @@ impl Peer {
                     }
                     Reply::State(entries) => Response::State(entries),
                     Reply::DeadLetters(letters) => Response::DeadLetters(letters),
+                    Reply::LettersMoved { moved, left } => {
+                        Response::LettersMoved(LettersMoved { moved, left, missed: Vec::new() })
+                    }
                     Reply::Failed(fault) => Response::Failed(fault),
                     Reply::Actors(_) => return,
                 };
@@ -430,7 +423,15 @@ impl Peer {
                         Reply::Actors(reports) => gather.reports.extend(reports),
                         Reply::State(entries) => gather.entries.extend(entries),
                         Reply::DeadLetters(letters) => gather.letters.extend(letters),
-                        Reply::Failed(_) | Reply::Published { .. } => gather.silent.push(node),
+                        Reply::LettersMoved { moved, left } => {
+                            gather.moved.moved += moved;
+                            gather.moved.left += left;
+                        }
+                        Reply::Failed(fault) => {
+                            gather.silent.push(node);
+                            gather.moved.missed.push((node, fault.detail));
+                        }
+                        Reply::Published { .. } => gather.silent.push(node),
                     }
                 }
                 self.finish_gather(number, effects);
@@ -460,6 +461,8 @@ impl Peer {
                     if let Some(gather) = self.gathers.get_mut(&number) {
                         gather.waiting.remove(&ask);
                         gather.silent.push(node);
+                        let why = "it did not answer; whether it did what was asked is not known".to_string();
+                        gather.moved.missed.push((node, why));
                     }
                     self.finish_gather(number, effects);
                 }
@@ -502,11 +505,8 @@ impl Peer {
                 Response::State(entries)
             }
             Wants::Taking(number) => return self.on_taking(number, &gather.reports, effects),
-            Wants::DeadLetters(limit) => {
-                let mut letters = gather.letters;
-                letters.truncate(limit as usize);
-                Response::DeadLetters(letters)
-            }
+            Wants::DeadLetters(limit) => Response::DeadLetters(first_letters(gather.letters, limit)),
+            Wants::LettersMoved(letter) => moved_letters(letter, gather.moved),
         };
         self.answer(asker, response, effects);
     }
@@ -603,12 +603,5 @@ impl Peer {
             rejected: 0,
             trouble: Some(trouble),
         }
-    }
-}
-
-fn actor_pipeline(name: &LogName) -> Option<&Name> {
-    match name {
-        LogName::Actor { pipeline, .. } => Some(pipeline),
-        LogName::Catalog(_) => None,
     }
 }

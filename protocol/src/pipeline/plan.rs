@@ -76,6 +76,19 @@ pub struct Chain {
     pub outputs: Vec<Output>,
 }
 
+impl Chain {
+    /// The step that `stage` is now, for what it refused as step `before`. None: it is not fused here
+    /// any more, or stands here in several places of which none is the same as before.
+    pub fn step_of(&self, stage: &str, before: u16) -> Option<u16> {
+        let is = |step: &Step| step.stage.as_str() == stage;
+        if self.steps.get(usize::from(before)).is_some_and(is) {
+            return Some(before);
+        }
+        let mut places = (0u16..).zip(&self.steps).filter(|(_, step)| is(step)).map(|(place, _)| place);
+        places.next().filter(|_| places.next().is_none())
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Head {
     /// A source log: no function.

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::event::{Event, Placed};
-use crate::id::{Digest, EventId, LogId, Name, NodeId, Position};
+use crate::id::{Digest, EventId, LetterId, LogId, Name, NodeId, Position};
 use crate::pipeline::manifest::{Durability, Manifest, StreamName};
 use crate::time::Time;
 
@@ -41,8 +41,24 @@ pub enum Request {
     },
     DeadLetters {
         pipeline: Name,
+        /// Only this one.
+        letter: Option<LetterId>,
         limit: u32,
     },
+    /// Replays or drops one dead letter, or all that the pipeline has.
+    MoveLetters {
+        pipeline: Name,
+        letter: Option<LetterId>,
+        does: LetterMove,
+    },
+}
+
+/// What becomes of a dead letter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LetterMove {
+    /// Its event goes through the stage that refused it once more, with all attempts before it.
+    Replay,
+    Drop,
 }
 
 /// Events for a source, already parsed.
@@ -125,6 +141,18 @@ pub enum Response {
     State(Vec<(String, Bytes)>),
     DeadLetters(Vec<DeadLetterStatus>),
     Failed(Fault),
+    LettersMoved(LettersMoved),
+}
+
+/// What a request to replay or drop letters came to.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct LettersMoved {
+    /// Letters whose replay or drop is committed.
+    pub moved: u64,
+    /// Letters that stay because as many events as may wait for another try.
+    pub left: u64,
+    /// Nodes whose letters were not reached, with the reason.
+    pub missed: Vec<(NodeId, String)>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -246,7 +274,9 @@ pub struct ActorStatus {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeadLetterStatus {
-    pub id: EventId,
+    pub id: LetterId,
+    /// The event that the actor was at work on.
+    pub cause: EventId,
     pub stage: String,
     pub reason: String,
     pub attempts: u32,
@@ -268,7 +298,14 @@ pub enum Question {
     },
     DeadLetters {
         pipeline: Name,
+        letter: Option<LetterId>,
         limit: u32,
+    },
+    /// Of the letters that live on the node asked.
+    MoveLetters {
+        pipeline: Name,
+        letter: Option<LetterId>,
+        does: LetterMove,
     },
 }
 
@@ -279,6 +316,7 @@ pub enum Reply {
     State(Vec<(String, Bytes)>),
     DeadLetters(Vec<DeadLetterStatus>),
     Failed(Fault),
+    LettersMoved { moved: u64, left: u64 },
 }
 
 /// One actor as its node sees it.

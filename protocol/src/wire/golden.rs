@@ -12,10 +12,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::event::Event;
-use crate::id::{Digest, Epoch, EventId, Hash, LogId, NodeId, Position, Seq};
+use crate::id::{Digest, Epoch, EventId, Hash, LetterId, LogId, NodeId, Position, Seq};
 use crate::log::record::{
     Advance, Append, Body, Change, Commit, DeadLetter, Emitted, EpochStart, Inherit, Observed, Parked,
-    Produced, Record, TimerChange,
+    ParkedId, Produced, Record, Replayed, TimerChange,
 };
 use crate::pipeline::plan::SlotRange;
 use crate::rpc::frames::{RpcCall, RpcIn, RpcOut};
@@ -115,6 +115,7 @@ fn messages_keep_their_bytes() {
 #[test]
 fn records_keep_their_bytes() {
     let mut golden = Golden(String::new());
+    let letter = LetterId { actor: LOG, number: 3 };
     let commit = Commit {
         frontier: vec![Advance { log: LOG, to: AT, watermark: Time(1), idle: true }],
         state: vec![
@@ -136,18 +137,21 @@ fn records_keep_their_bytes() {
             attempts: 1,
             due: Time(5),
             reason: "trap".to_string(),
+            replayed: Some(Replayed { letter, stage: "clean".to_string(), step: Some(1) }),
         }],
-        unparked: vec![id()],
+        unparked: vec![ParkedId { event: id(), replayed: Some(letter) }],
         dead: vec![DeadLetter {
-            id: id(),
+            id: letter,
+            cause: id(),
             input: 0,
             event: event(),
             stage: "clean".to_string(),
+            step: None,
             attempts: 5,
             reason: "trap".to_string(),
             at: Time(6),
         }],
-        undead: vec![id()],
+        undead: vec![letter],
         observed: vec![Observed::Now(Time(3)), Observed::Random(4)],
         events_in: 3,
         at: Time(7),

@@ -152,6 +152,7 @@ fn check_actor(
                     };
                     batch.push(Invoked {
                         input: outputs[&event.output],
+                        step: None,
                         placed: Placed { id, event: event.event },
                     });
                 }

@@ -5,7 +5,7 @@ use dunlin_protocol::pipeline::plan::{Plan, Role};
 
 use super::*;
 use crate::memory_state::MemoryState;
-use crate::operator::{FromHead, Handled};
+use crate::operator::Handled;
 
 fn chain(text: &str, role: Role) -> Chain {
     let plan = Plan::of(&Manifest::from_toml(&format!("name = 'p'\n{text}"), "p.toml").unwrap());
@@ -17,7 +17,7 @@ fn batch(payloads: &[&str]) -> Vec<Invoked> {
         let id = EventId { log: LogId([1; 16]), epoch: Epoch(1), seq: Seq(1), index: index as u32 };
         let payload = Bytes::copy_from_slice(payload.as_bytes());
         let event = Event { key: Bytes::from("k"), time: Time(5), headers: Vec::new(), payload };
-        Invoked { input: 0, placed: Placed { id, event } }
+        Invoked { input: 0, step: None, placed: Placed { id, event } }
     };
     payloads.iter().enumerate().map(invoked).collect()
 }
@@ -49,7 +49,8 @@ fn check(
         .iter()
         .map(|failed| {
             assert_eq!(failed.again, Again::Never);
-            let event = failed.event.as_ref().map_or("its own".to_owned(), |event| text(&event.payload));
+            let event = failed.refused.as_ref();
+            let event = event.map_or("its own".to_owned(), |refused| text(&refused.event.payload));
             format!("{} {} {}: {event}", failed.index, failed.stage, failed.reason)
         })
         .collect();
@@ -135,7 +136,7 @@ impl Operator for Doubling {
                 let (stage, reason) = ("head".to_owned(), "empty".to_owned());
                 handled.failed.push(FailedEvent {
                     index: cause,
-                    event: None,
+                    refused: None,
                     stage,
                     reason,
                     again: Again::Never,
@@ -201,4 +202,80 @@ fn a_chain_needs_the_head_that_it_names() {
     assert_eq!(ChainRunner::new(&stage, None).unwrap_err(), "the function of stage 'keyed' is missing");
     let wrong = chain(&DIAMOND.replace("event.v < 10", "evnt.v < 10"), Role::Behind);
     assert!(ChainRunner::new(&wrong, None).unwrap_err().starts_with("stage 'low': there is no variable"));
+}
+
+/// Hands one event to the step that is called `stage` and says where it came out.
+#[track_caller]
+fn check_replayed(
+    chain: &Chain,
+    head: Option<Box<dyn Operator>>,
+    stage: &str,
+    payload: &str,
+    emitted: &[&str],
+) {
+    let mut runner = ChainRunner::new(chain, head).unwrap();
+    let step = chain.steps.iter().position(|step| step.stage.as_str() == stage).unwrap();
+    let mut state = MemoryState::new();
+    let mut batch = batch(&[payload]);
+    batch[0].step = Some(step as u16);
+    let outcome = runner.run(&batch, Time(9), &mut state).unwrap();
+    let outputs = outcome.emitted.iter().map(|emitted| {
+        let payload = String::from_utf8_lossy(&emitted.event.payload).into_owned();
+        format!("{} {payload}", chain.outputs[usize::from(emitted.output)].stream)
+    });
+    assert_eq!(outputs.collect::<Vec<_>>(), emitted);
+    assert_eq!(state, MemoryState::new(), "the head's work stands: it does not see the event again");
+}
+
+#[test]
+fn a_replayed_event_enters_at_its_step_alone() {
+    let keyed = chain(
+        "[source.s]
+        [stage.l]
+        from = ['s']
+        learn = { label = 'v' }
+        [stage.one]
+        from = ['l']
+        filter = 'event.v > 1'
+        [stage.behind]
+        from = ['one']
+        map = { w = 'event.v + 1' }
+        [stage.two]
+        from = ['l']
+        map = { v = 'event.v' }",
+        Role::Stage,
+    );
+    check_replayed(
+        &keyed,
+        Some(Box::new(Doubling)),
+        "one",
+        r#"{"v":2}"#,
+        &[r#"one {"v":2}"#, r#"behind {"w":3}"#],
+    );
+    check_replayed(&keyed, Some(Box::new(Doubling)), "two", r#"{"v":2}"#, &[r#"two {"v":2}"#]);
+    check_replayed(&keyed, Some(Box::new(Doubling)), "one", r#"{"v":1}"#, &[]);
+}
+
+#[test]
+fn head_and_steps_share_a_batch() {
+    let keyed = chain(
+        "[source.s]
+        [stage.l]
+        from = ['s']
+        learn = { label = 'v' }
+        [stage.one]
+        from = ['l']
+        filter = 'event.v > 1'",
+        Role::Stage,
+    );
+    let mut runner = ChainRunner::new(&keyed, Some(Box::new(Doubling))).unwrap();
+    let mut batch = batch(&[r#"{"v":2}"#, r#"{"w":2}"#, "{}"]);
+    batch[0].step = Some(0);
+    let outcome = runner.run(&batch, Time(9), &mut MemoryState::new()).unwrap();
+    let failed: Vec<(u32, Option<u16>)> = outcome
+        .failed
+        .iter()
+        .map(|failed| (failed.index, failed.refused.as_ref().map(|at| at.step)))
+        .collect();
+    assert_eq!(failed, [(1, Some(0)), (1, Some(0)), (2, None)]);
 }

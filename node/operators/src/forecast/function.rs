@@ -135,7 +135,7 @@ impl Operator for Forecast {
                 Err(reason) => {
                     handled.failed.push(FailedEvent {
                         index: cause,
-                        event: None,
+                        refused: None,
                         stage: String::new(),
                         reason,
                         again: Again::Never,

@@ -53,7 +53,7 @@ impl Operator for Learn {
                 Err(reason) => {
                     handled.failed.push(FailedEvent {
                         index: cause,
-                        event: None,
+                        refused: None,
                         stage: String::new(),
                         reason,
                         again: Again::Never,

@@ -74,6 +74,7 @@ pub fn operator(engine: &Engine, module: &Bytes, config: &str, limits: WasmLimit
 pub fn batch(events: &[(&str, &str)]) -> Vec<Invoked> {
     let placed = |(index, (key, payload)): (usize, &(&str, &str))| Invoked {
         input: 0,
+        step: None,
         placed: Placed {
             id: EventId { log: LogId([3; 16]), epoch: Epoch(1), seq: Seq(9), index: index as u32 },
             event: Event {

@@ -465,9 +465,10 @@ fn what_waits_of_a_stream_that_is_no_input_any_more_is_a_dead_letter() {
         attempts: 1,
         due: Time(2),
         reason: "it trapped".into(),
+        replayed: None,
     };
     let mut memory = ActorMemory { parked: vec![parked(0), parked(1)], ..ActorMemory::default() };
-    rewire_memory(&mut memory, &old, &new, Time(5));
+    rewire_memory(LogId([2; 16]), &mut memory, &old, &new, Time(5));
     assert_eq!(memory.parked.iter().map(|parked| parked.input).collect::<Vec<_>>(), [0]);
     let letter = memory.dead.values().next().unwrap();
     assert!(letter.reason.contains("took away the input"), "{}", letter.reason);
