@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use dunlin_protocol::effect::{Effect, Effects, Input, Level, Report, Timer};
+use dunlin_protocol::effect::{ConnectorState, Effect, Effects, Input, Level, Report, Timer};
 use dunlin_protocol::id::{LogId, Name};
 use dunlin_protocol::peer::Peer;
 use dunlin_protocol::pipeline::manifest::{Connector, Manifest, Source};
@@ -175,9 +175,13 @@ impl Driver {
         let rss_bytes = resident_bytes();
         let disk_bytes = self.rooms.storage.disk_bytes();
         let tallies = self.rooms.connectors.tallies();
-        let rejected = tallies.iter().filter(|tally| tally.rejected > 0);
-        let rejected = rejected.map(|tally| (tally.log, tally.rejected)).collect();
-        self.handle(Input::Measured { rss_bytes, disk_bytes, rejected });
+        let state = |tally: &Tally| ConnectorState {
+            log: tally.log,
+            rejected: tally.rejected,
+            trouble: tally.trouble.clone(),
+        };
+        let connectors = tallies.iter().map(state).collect();
+        self.handle(Input::Measured { rss_bytes, disk_bytes, connectors });
         let sum = |of: fn(&Tally) -> u64| -> u64 { tallies.iter().map(of).sum() };
         let metrics = &self.rooms.metrics;
         // Gauges: a connector that ends takes its own numbers with it.

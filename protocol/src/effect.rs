@@ -124,9 +124,19 @@ pub enum Input {
     Measured {
         rss_bytes: u64,
         disk_bytes: u64,
-        /// Lines that connectors here left out since they started, by source log.
-        rejected: Vec<(LogId, u64)>,
+        /// The connectors that run here.
+        connectors: Vec<ConnectorState>,
     },
+}
+
+/// What a connector says of itself, for whoever asks how its source stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConnectorState {
+    pub log: LogId,
+    /// Lines that it left out since it was started.
+    pub rejected: u64,
+    /// Why nothing comes through it, if so.
+    pub trouble: Option<String>,
 }
 
 /// What recovery found of one log (see `log::segment`).

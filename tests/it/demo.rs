@@ -98,6 +98,32 @@ file = { path = "out.jsonl" }
 }
 
 #[test]
+fn a_file_source_says_what_it_waits_for_and_what_it_left_out() {
+    let mesh = Mesh::of(1);
+    mesh.deploy("name = \"late\"\n[source.rows]\nkey = \"k\"\nfile = { path = \"late.csv\" }\n");
+    let source = || mesh[0].show("late")["stages"][0]["actors"][0].clone();
+    wait_for("the missing file is told", 30, || {
+        source()["trouble"].as_str().is_some_and(|why| why.contains("late.csv' cannot be read")).then_some(())
+    });
+    let rows: String = (0..10).map(|n| format!("k{n},{n}\n,no key\n")).collect();
+    mesh.write("late.csv", &format!("k,n\n{rows}"));
+    wait_for("rejected lines are counted", 30, || (source()["rejected"] == 10).then_some(()));
+    assert_eq!((number(&source()["events_in"]), &source()["trouble"]), (10, &Value::Null));
+    let table = mesh[0].cli(&["show", "late"]).ok().stdout;
+    assert!(table.contains("10 rejected"), "{table}");
+    // Every one of them can be found.
+    let folder = mesh[0].data().join("rejected");
+    let text = fs::read_to_string(fs::read_dir(&folder).unwrap().next().unwrap().unwrap().path()).unwrap();
+    assert_eq!(text.lines().count(), 10, "{text}");
+    assert!(text.starts_with("line 2: ") && text.contains("line 20: "), "{text}");
+    assert!(mesh[0].get("/metrics").body.contains("dunlin_connector_lines_rejected 10"));
+    mesh[0].cli(&["remove", "late"]).ok();
+    wait_for("and goes with the pipeline", 30, || {
+        (fs::read_dir(&folder).unwrap().count() == 0).then_some(())
+    });
+}
+
+#[test]
 fn host_watch_predicts_what_every_node_measures() {
     let mesh = Mesh::of(2);
     // As it is, but one second ahead: nobody waits ten.

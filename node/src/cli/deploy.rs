@@ -11,6 +11,7 @@ use dunlin_protocol::id::{Digest, Name, NodeId};
 use dunlin_protocol::limits::{MANIFEST_BYTES_MAX, MODULE_BYTES_MAX};
 use dunlin_protocol::pipeline::manifest::{Connector, Manifest, Module, Operator, WasmSpec};
 use dunlin_protocol::rpc::{Fault, FaultKind, Liveness, PipelineState, Request, Response, Shown};
+use indicatif::ProgressBar;
 
 use super::client::{Client, Failure, ask_patiently};
 use super::inspect::wrong_answer;
@@ -26,7 +27,11 @@ const WASM_MAGIC: &[u8] = b"\0asm";
 pub fn deploy(client: &dyn Client, file: &Path, out: &Output) -> anyhow::Result<()> {
     let (text, manifest) = read(file)?;
     let base = file.parent().unwrap_or(Path::new(""));
-    let deployed = send(client, manifest, &PipelineFile { text: &text, name: file, base })?;
+    let bar = progress(None, manifest.name.as_str());
+    bar.enable_steady_tick(LOOK_AGAIN);
+    let outcome = send(client, manifest, &PipelineFile { text: &text, name: file, base }, &bar);
+    bar.finish_and_clear();
+    let deployed = outcome?;
     if out.json {
         return out.object(&deployed);
     }
@@ -65,14 +70,14 @@ fn read(file: &Path) -> anyhow::Result<(String, Manifest)> {
     Ok((text, manifest))
 }
 
-/// Uploads what the manifest names, deploys it, and waits until it runs.
+/// Uploads what the manifest names, deploys it, and waits until it runs. What it is at stands in
+/// the caller's bar.
 pub fn send(
     client: &dyn Client,
     mut manifest: Manifest,
     file: &PipelineFile,
+    bar: &ProgressBar,
 ) -> anyhow::Result<DeployedJson> {
-    let bar = progress(None, manifest.name.as_str());
-    bar.enable_steady_tick(LOOK_AGAIN);
     let modules = read_modules(&manifest, file)?;
     for (stage, module) in modules {
         bar.set_message(format!("uploading the module of stage '{stage}'"));
@@ -94,7 +99,6 @@ pub fn send(
         let actors: usize = shown.stages.iter().map(|stage| stage.actors.len()).sum();
         bar.set_message(format!("waiting until it runs, {actors} actors so far"));
     })?;
-    bar.finish_and_clear();
     Ok(deployed)
 }
 

@@ -105,13 +105,16 @@ impl HttpClient {
 
     fn failed(&self, error: ureq::Error) -> Failure {
         let never_there = match &error {
-            ureq::Error::Io(io) => matches!(
-                io.kind(),
-                ErrorKind::ConnectionRefused
-                    | ErrorKind::HostUnreachable
-                    | ErrorKind::NetworkUnreachable
-                    | ErrorKind::AddrNotAvailable
-            ),
+            ureq::Error::Io(io) => {
+                let unreachable = [
+                    ErrorKind::ConnectionRefused,
+                    ErrorKind::HostUnreachable,
+                    ErrorKind::NetworkUnreachable,
+                    ErrorKind::AddrNotAvailable,
+                ];
+                // A name that nobody knows has no kind of its own.
+                unreachable.contains(&io.kind()) || io.to_string().contains("lookup address")
+            }
             ureq::Error::HostNotFound
             | ureq::Error::ConnectionFailed
             | ureq::Error::BadUri(_)

@@ -1,8 +1,8 @@
 //! A connector's way into its source log: producer `connector`, one unbroken range after another.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use dunlin_protocol::effect::SourceStream;
 use dunlin_protocol::event::Event;
@@ -47,6 +47,18 @@ pub struct Counts {
     pub skipped: AtomicU64,
     /// Times that a panic restarted it.
     pub restarts: AtomicU64,
+    trouble: Mutex<Option<String>>,
+}
+
+impl Counts {
+    /// Why nothing comes through now, if so.
+    pub fn trouble(&self) -> Option<String> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub fn set_trouble(&self, trouble: Option<String>) {
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
+    }
 }
 
 /// The next request: which lines it covers, and the events among them.
@@ -173,12 +185,15 @@ impl<D: PublishDoor> Feed<D> {
             match self.ask(events.clone(), range.clone()) {
                 Ok(published) => {
                     self.next = published.last.max(batch.last) + 1;
+                    self.counts.set_trouble(None);
                     break;
                 }
                 Err(Fault { kind: FaultKind::Busy { retry_after_ms }, .. }) => {
                     self.wait(Span(retry_after_ms.clamp(1, BUSY_WAIT_MAX.0)))?;
                 }
                 Err(fault) => {
+                    self.counts
+                        .set_trouble(Some(format!("its events are not taken and wait: {}", fault.detail)));
                     tracing::warn!(
                         source = %self.shown(), next = self.next, wait_ms = backoff.0,
                         "a source's events are not taken and wait: {}", fault.detail

@@ -31,6 +31,7 @@ pub fn run<D: PublishDoor>(feed: &mut Feed<D>, path: &Path, pace: Pace) -> Stopp
         match read(feed, path, pace) {
             Halt::Stopped => return Stopped,
             Halt::Trouble(sentence) => {
+                feed.counts().set_trouble(Some(sentence.clone()));
                 // The same trouble is said once, not every second.
                 if said != sentence {
                     tracing::warn!(source = %feed.shown(), next_line = feed.next(), "{sentence}");
@@ -130,6 +131,7 @@ impl<'a> Reading<'a> {
                 Found::Line | Found::TooLong => self.take(found, feed)?,
                 Found::End => {
                     feed.publish(&mut self.batch)?;
+                    feed.counts().set_trouble(None);
                     if still_since == Some(self.lines.offset()) {
                         self.take_unended(feed)?;
                     }

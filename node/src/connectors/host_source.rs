@@ -36,6 +36,9 @@ pub fn run<D: PublishDoor>(feed: &mut Feed<D>, node: NodeId, folder: &Path, ever
                 event_from_json(&source, &payload, began).map_err(|reject| reject.to_string())
             })
             .and_then(|event| feed.offer(event).map_err(|fault| fault.detail));
+        let trouble =
+            appended.as_ref().err().map(|why| format!("samples of this machine are skipped: {why}"));
+        feed.counts().set_trouble(trouble);
         if let Err(why) = &appended {
             feed.counts().skipped.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             // Said when it begins; the count goes on.

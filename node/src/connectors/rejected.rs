@@ -20,7 +20,10 @@ pub struct RejectedLines {
 
 impl RejectedLines {
     pub fn new(data_folder: &Path, log: LogId) -> RejectedLines {
-        RejectedLines { path: path(data_folder, log), full: false }
+        let path = path(data_folder, log);
+        // It is printed for people, whose own folder is another one.
+        let path = std::path::absolute(&path).unwrap_or(path);
+        RejectedLines { path, full: false }
     }
 
     pub fn path(&self) -> &Path {

@@ -41,14 +41,16 @@ struct Running {
     counts: Arc<Counts>,
 }
 
-/// What a connector did since it was started, for `/metrics`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What a connector did since it was started, for `/metrics` and `show`.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tally {
     pub log: LogId,
     pub published: u64,
     pub rejected: u64,
     pub skipped: u64,
     pub restarts: u64,
+    /// Why nothing comes through it, if so.
+    pub trouble: Option<String>,
 }
 
 impl<D: PublishDoor> Connectors<D> {
@@ -104,6 +106,7 @@ impl<D: PublishDoor> Connectors<D> {
             rejected: running.counts.rejected.load(Ordering::Relaxed),
             skipped: running.counts.skipped.load(Ordering::Relaxed),
             restarts: running.counts.restarts.load(Ordering::Relaxed),
+            trouble: running.counts.trouble(),
         };
         self.running.iter().map(tally).collect()
     }

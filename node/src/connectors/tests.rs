@@ -157,8 +157,16 @@ impl Bench {
         taken.events.iter().map(|(seq, e)| (*seq, String::from_utf8(e.key.to_vec()).unwrap())).collect()
     }
 
+    fn until_trouble(&self, so: impl Fn(Option<String>) -> bool) {
+        let deadline = std::time::Instant::now() + DEADLINE;
+        while !so(self.tally().trouble) {
+            assert!(std::time::Instant::now() < deadline, "{:?}", self.tally());
+            std::thread::yield_now();
+        }
+    }
+
     fn tally(&self) -> Tally {
-        self.connectors.tallies()[0]
+        self.connectors.tallies().remove(0)
     }
 }
 
@@ -234,9 +242,11 @@ fn appended_lines_are_taken_when_they_are_whole() {
 fn a_missing_file_is_waited_for_and_a_replaced_one_read_on_by_number() {
     let mut bench = Bench::new();
     bench.file("in.csv", Pace::Fast, 1);
+    bench.until_trouble(|trouble| trouble.is_some_and(|why| why.contains("in.csv' cannot be read")));
     fs::write(bench.path("new"), format!("k,t\n{}", rows(1..5))).unwrap();
     fs::rename(bench.path("new"), bench.path("in.csv")).unwrap();
     bench.until_last(4);
+    bench.until_trouble(|trouble| trouble.is_none());
     fs::write(bench.path("new"), format!("k,t\n{}", rows(1..7))).unwrap();
     fs::rename(bench.path("new"), bench.path("in.csv")).unwrap();
     bench.until_last(6);

@@ -30,6 +30,8 @@ use crate::inbox::Inbox;
 
 /// How old the figure of `disk_bytes` may be before it is measured again.
 const MEASURED_FOR: Duration = Duration::from_secs(5);
+/// A figure from this early in the process's life, and the age at which such a one is taken anew.
+const OPENING: Duration = Duration::from_secs(1);
 
 /// The logs on this node's disk.
 #[derive(Debug)]
@@ -228,8 +230,12 @@ impl InUse {
     }
 
     fn is_due(&self) -> bool {
-        let age_ms = self.now_ms().saturating_sub(self.at_ms.load(Ordering::Acquire));
-        u128::from(age_ms) > MEASURED_FOR.as_millis() && !self.asked.swap(true, Ordering::AcqRel)
+        let at_ms = self.at_ms.load(Ordering::Acquire);
+        let age_ms = self.now_ms().saturating_sub(at_ms);
+        // What was measured while the folder was being opened says little.
+        let early = u128::from(at_ms) < OPENING.as_millis();
+        u128::from(age_ms) > if early { OPENING } else { MEASURED_FOR }.as_millis()
+            && !self.asked.swap(true, Ordering::AcqRel)
     }
 
     fn measure(&self) {

@@ -14,6 +14,9 @@ use crate::log::record::Record;
 use crate::log::writer::{Kept, Standing};
 use crate::wire::message::{EdgeId, Filter, From, Message, Refusal, Slice};
 
+/// Readers of one log that may wait for it to open. Beyond: they are refused and ask again.
+const EARLY_MAX: usize = 4096;
+
 /// A `Message::Subscribe`, taken apart.
 #[derive(Debug)]
 pub(super) struct Subscribing {
@@ -30,6 +33,13 @@ impl Peer {
     // --- the writer's side ---
 
     pub(super) fn on_subscribe(&mut self, node: NodeId, request: Subscribing, effects: &mut Effects) {
+        if self.is_opening(&request.log) {
+            let early = self.early.entry(request.log).or_default();
+            if early.len() < EARLY_MAX {
+                early.insert((node, request.edge), request);
+                return;
+            }
+        }
         let Subscribing { edge, log, reader, filter, from, committed, credit } = request;
         self.unsubscribe(node, edge);
         let held = self.subscriptions.range((node, EdgeId(0))..=(node, EdgeId(u64::MAX))).count();
@@ -79,6 +89,19 @@ impl Peer {
         self.restless_logs.insert(log);
     }
 
+    /// The log is this node's and its epoch is on its way to the disk.
+    fn is_opening(&self, log: &LogId) -> bool {
+        self.phase.is_open()
+            && self.logs.get(log).is_some_and(|writer| !writer.open && writer.damage.is_none())
+    }
+
+    /// The log is open: who asked for it too early is served now, not at its next beat.
+    pub(super) fn serve_early(&mut self, log: LogId, effects: &mut Effects) {
+        for ((node, _), request) in self.early.remove(&log).unwrap_or_default() {
+            self.on_subscribe(node, request, effects);
+        }
+    }
+
     pub(super) fn on_credit(
         &mut self,
         node: NodeId,
@@ -110,6 +133,9 @@ impl Peer {
     }
 
     pub(super) fn unsubscribe(&mut self, node: NodeId, edge: EdgeId) {
+        for early in self.early.values_mut() {
+            early.remove(&(node, edge));
+        }
         if let Some(subscription) = self.subscriptions.remove(&(node, edge))
             && let Some(subscribers) = self.subscribers.get_mut(&subscription.log)
         {
@@ -121,6 +147,9 @@ impl Peer {
     }
 
     pub(super) fn drop_subscriptions_of(&mut self, node: NodeId) {
+        for early in self.early.values_mut() {
+            early.retain(|(reader, _), _| *reader != node);
+        }
         let edges: Vec<EdgeId> = self
             .subscriptions
             .range((node, EdgeId(0))..=(node, EdgeId(u64::MAX)))

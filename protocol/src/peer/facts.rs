@@ -292,6 +292,7 @@ impl Peer {
                 self.drop_reader(upstream.edge, effects);
             }
         }
+        self.early.remove(&id);
         for (node, edge) in self.subscribers.remove(&id).unwrap_or_default() {
             self.subscriptions.remove(&(node, edge));
         }

@@ -100,6 +100,7 @@ impl Peer {
         if let Some(writer) = self.logs.get_mut(&log) {
             writer.open = true;
         }
+        self.serve_early(log, effects);
         if self.actors.contains_key(&log) {
             self.host(log, at, effects);
         } else if self.sources.contains_key(&log) {

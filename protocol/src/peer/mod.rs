@@ -45,7 +45,7 @@ use crate::actor::machine::Actor;
 use crate::actor::source::{Asker, SourceLog};
 use crate::edge::reader::Reader;
 use crate::edge::writer::Subscription;
-use crate::effect::{Effect, Effects, Input, Level, LookId, ReadId, Report, RequestId};
+use crate::effect::{ConnectorState, Effect, Effects, Input, Level, LookId, ReadId, Report, RequestId};
 use crate::id::{Digest, LogId, Name, NodeId, Seq};
 use crate::log::record::Record;
 use crate::log::writer::Log;
@@ -117,6 +117,8 @@ pub struct Peer {
     readers: BTreeMap<EdgeId, Reader>,
     subscriptions: BTreeMap<(NodeId, EdgeId), Subscription>,
     subscribers: BTreeMap<LogId, BTreeSet<(NodeId, EdgeId)>>,
+    /// Subscriptions to logs that are being opened.
+    early: BTreeMap<LogId, BTreeMap<(NodeId, EdgeId), edges::Subscribing>>,
     reads: BTreeMap<ReadId, (NodeId, EdgeId)>,
     taps: BTreeMap<RequestId, taps::Tap>,
     gathers: BTreeMap<u64, questions::Gather>,
@@ -136,8 +138,8 @@ pub struct Peer {
     restless_logs: BTreeSet<LogId>,
     next: u64,
     measured: (u64, u64),
-    /// Lines that connectors left out, by source log.
-    rejected: BTreeMap<LogId, u64>,
+    /// What the connectors here said last, by source log.
+    connectors: BTreeMap<LogId, ConnectorState>,
     troubles: BTreeMap<String, String>,
 }
 
@@ -183,6 +185,7 @@ impl Peer {
             readers: BTreeMap::new(),
             subscriptions: BTreeMap::new(),
             subscribers: BTreeMap::new(),
+            early: BTreeMap::new(),
             reads: BTreeMap::new(),
             taps: BTreeMap::new(),
             gathers: BTreeMap::new(),
@@ -198,7 +201,7 @@ impl Peer {
             restless_logs: BTreeSet::new(),
             next: 0,
             measured: (0, 0),
-            rejected: BTreeMap::new(),
+            connectors: BTreeMap::new(),
             troubles: BTreeMap::new(),
         }
     }
@@ -263,9 +266,9 @@ impl Peer {
             Input::ModuleMissing { digest, why } => self.on_module_missing(digest, &why, effects),
             Input::LookedUp { look, entries } => self.on_looked_up(look, entries, effects),
             Input::Timer(timer) => self.on_timer(timer, effects),
-            Input::Measured { rss_bytes, disk_bytes, rejected } => {
+            Input::Measured { rss_bytes, disk_bytes, connectors } => {
                 self.measured = (rss_bytes, disk_bytes);
-                self.rejected = rejected.into_iter().collect();
+                self.connectors = connectors.into_iter().map(|state| (state.log, state)).collect();
             }
         }
         self.settle(effects);

@@ -356,10 +356,14 @@ impl Peer {
             watermark: None,
             parked: 0,
             dead: 0,
-            rejected: self.rejected.get(&log).copied().unwrap_or(0),
+            rejected: 0,
             trouble: writer.damage.clone(),
         };
         if let Some(source) = self.sources.get(&log) {
+            if let Some(connector) = self.connectors.get(&log) {
+                status.rejected = connector.rejected;
+                status.trouble = status.trouble.or_else(|| connector.trouble.clone());
+            }
             status.events_in = source.memory.events;
             status.events_out = source.memory.events;
             status.watermark = Some(source.memory.watermark).filter(|at| *at > Time(0));

@@ -6,6 +6,7 @@ use super::fields::{FIELDS_MAX, PER_FIELD};
 use super::hedge::{EXPERTS, FAMILIES, MEMORIES};
 use super::season::STEPS_MAX;
 use super::track::INPUTS;
+use crate::spelling::nearest;
 
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -37,8 +38,8 @@ impl Settings {
                 first += experts;
             }
             if !known {
-                let names = FAMILIES.map(|(name, _)| name).join(", ");
-                return Err(format!("there is no model '{model}': choose from {names}"));
+                let names = FAMILIES.map(|(name, _)| name);
+                return Err(format!("there is no model '{model}': {}", nearest(model, names)));
             }
         }
         // The safety floor is always in the ensemble.

@@ -18,6 +18,7 @@ use dunlin_protocol::id::{Digest, Name};
 use dunlin_protocol::limits::EDGE_CREDIT_BYTES;
 use dunlin_protocol::pipeline::manifest::{Manifest, Module, Operator, StreamName};
 use dunlin_protocol::rpc::{Liveness, Request, Response, Shown, Tail, TailFrom};
+use indicatif::ProgressBar;
 
 use super::arguments::{DemoArguments, Place};
 use super::client::{Client, Failure};
@@ -97,7 +98,8 @@ fn carry_out(
     let manifest = manifest(&client, clean_wasm)?;
     let pipeline = manifest.name.clone();
     let file = PipelineFile { text: PIPELINE_TEXT, name: Path::new(PIPELINE_FILE), base: Path::new("") };
-    deploy::send(&client, manifest, &file)?;
+    // One bar is on the terminal already, and two would leave their lines behind.
+    deploy::send(&client, manifest, &file, &ProgressBar::hidden())?;
 
     watch_scores(client.clone(), pipeline.clone(), shared);
     let events = lines.len() as u64;
