@@ -13,6 +13,7 @@ use dunlin_protocol::mesh::catalog::NodeFacts;
 use dunlin_protocol::peer::{Peer, PeerConfig};
 use dunlin_protocol::time::Time;
 use dunlin_protocol::wire::token::Token;
+use rustix::process::{Resource, getrlimit, setrlimit};
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
@@ -26,6 +27,7 @@ use crate::cli::{RunArguments, TokenArguments};
 use crate::clock::Clock;
 use crate::config::Settings;
 use crate::connectors::{Connectors, Ground};
+use crate::crash;
 use crate::data_folder::{self, Unborn};
 use crate::driver::{Deployed, Driver, Rooms};
 use crate::functions::{Engine, EngineSettings, Functions, FunctionsSettings, ports};
@@ -42,6 +44,8 @@ const STOP_DEADLINE: Duration = Duration::from_secs(2);
 pub fn run(arguments: RunArguments) -> anyhow::Result<()> {
     let settings = Settings::of(arguments)?;
     telemetry::start(settings.log.as_deref()).map_err(|why| anyhow!(why))?;
+    raise_descriptors();
+    crash::arm().map_err(|why| anyhow!(why))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -50,6 +54,16 @@ pub fn run(arguments: RunArguments) -> anyhow::Result<()> {
     // Blocking calls that outlive the node (a sink's request, a module's compilation) are left.
     runtime.shutdown_timeout(Duration::from_millis(200));
     outcome
+}
+
+/// Connections and segments are descriptors; the usual soft limit of 1,024 is used up by any stranger
+/// who opens as many connections, the hard one is the system's own.
+fn raise_descriptors() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
 }
 
 /// A token of the mesh whose node has its data here.
@@ -233,7 +247,11 @@ async fn membership(settings: &Settings, folder: &Path, identity: &Identity) -> 
 
 /// Where to listen: the last run's addresses where the wish leaves the port open, and the wish itself.
 fn listen_addresses(settings: &Settings, folder: &Path) -> anyhow::Result<(Vec<String>, Vec<String>)> {
-    let before = data_folder::read_listen(folder)?;
+    // Only remembered for comfort: without it the ports are others.
+    let before = data_folder::read_listen(folder).unwrap_or_else(|error| {
+        tracing::warn!(%error, "the addresses of the last run are not known");
+        Vec::new()
+    });
     let wished = match settings.listen.is_empty() {
         true => NetworkConfig::default().listen,
         false => settings.listen.clone(),

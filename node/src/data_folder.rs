@@ -269,6 +269,10 @@ fn read_line(folder: &Path, name: &str) -> Result<String, DataFolderError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             Err(DataFolderError::NoNode(folder.display().to_string()))
         }
+        // Every such file is plain text.
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+            Err(DataFolderError::Damaged(path.display().to_string()))
+        }
         Err(why) => Err(DataFolderError::File { path: path.display().to_string(), verb: "read", why }),
     }
 }

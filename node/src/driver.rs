@@ -9,12 +9,13 @@ use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use dunlin_protocol::effect::{ConnectorState, Effect, Effects, Input, Level, Report, Timer};
+use dunlin_protocol::effect::{ConnectorState, Effect, Effects, Input, Timer};
 use dunlin_protocol::id::{LogId, Name};
 use dunlin_protocol::peer::Peer;
 use dunlin_protocol::pipeline::manifest::{Connector, Manifest, Source};
-use dunlin_protocol::rpc::{Fault, FaultKind};
+use dunlin_protocol::rpc::{Fault, FaultKind, Response};
 use dunlin_protocol::time::Time;
+use dunlin_protocol::wire::message::Message;
 use tokio::sync::watch;
 
 use crate::api::answers::Doors;
@@ -22,10 +23,12 @@ use crate::api::door::Sources;
 use crate::api::metrics::Metrics;
 use crate::clock::Clock;
 use crate::connectors::{Connectors, Tally, rejected};
+use crate::crash::{self, Point};
 use crate::functions::Functions;
 use crate::inbox::Inputs;
 use crate::network::Network;
 use crate::storage::{StateStore, Storage};
+use crate::telemetry::Voice;
 use crate::wiring::{ConnectorDoor, Shelf};
 
 /// Inputs handled before timers are looked at again.
@@ -50,14 +53,21 @@ pub struct Rooms {
     pub data_folder: PathBuf,
 }
 
-/// The deployed manifests, for whoever parses events before the core sees them.
+/// The deployed manifests, for whoever parses events before the core sees them; none before the
+/// node serves.
 #[derive(Debug, Default)]
-pub struct Deployed(RwLock<BTreeMap<Name, Arc<Manifest>>>);
+pub struct Deployed(RwLock<Option<BTreeMap<Name, Arc<Manifest>>>>);
 
 impl Sources for Deployed {
     fn source(&self, pipeline: &Name, source: &Name) -> Result<Source, Fault> {
         let deployed = self.0.read().unwrap_or_else(PoisonError::into_inner);
         let unknown = |detail| Fault { kind: FaultKind::Unknown, detail };
+        let Some(deployed) = &*deployed else {
+            // What is deployed is not known yet: nothing can be said not to be there.
+            let detail =
+                "this node has just started and compares catalogs with its peers; try again in a moment";
+            return Err(Fault { kind: FaultKind::Busy { retry_after_ms: 200 }, detail: detail.into() });
+        };
         let Some(manifest) = deployed.get(pipeline) else {
             return Err(unknown(format!(
                 "there is no pipeline '{pipeline}' in this mesh; deploy it first, or see `dunlin pipelines`"
@@ -96,6 +106,7 @@ pub struct Driver {
     effects: Effects,
     /// When modules were looked through last.
     collected: Instant,
+    voice: Voice,
 }
 
 impl Driver {
@@ -111,6 +122,7 @@ impl Driver {
             timers: BTreeMap::new(),
             effects: Effects::new(),
             collected: Instant::now(),
+            voice: Voice::default(),
         }
     }
 
@@ -217,7 +229,11 @@ impl Driver {
 
     fn handle(&mut self, input: Input) {
         let mut effects = std::mem::take(&mut self.effects);
+        let persisted = matches!(input, Input::Persisted { .. });
         self.peer.handle(self.clock.now(), input, &mut effects);
+        if persisted {
+            crash::at(Point::AfterPersisted);
+        }
         for effect in effects.drain(..) {
             self.carry_out(effect);
         }
@@ -229,7 +245,7 @@ impl Driver {
         let version = self.peer.catalog().facts().version();
         if self.peer.is_open() && self.shown != Some(version) {
             self.shown = Some(version);
-            *self.deployed.0.write().unwrap_or_else(PoisonError::into_inner) = self.peer.manifests();
+            *self.deployed.0.write().unwrap_or_else(PoisonError::into_inner) = Some(self.peer.manifests());
         }
     }
 
@@ -237,7 +253,10 @@ impl Driver {
         let rooms = &mut self.rooms;
         match effect {
             Effect::CreateLog { log, name } => rooms.storage.create_log(log, &name),
-            Effect::Persist { log, records, durability } => rooms.storage.persist(log, records, durability),
+            Effect::Persist { log, records, durability } => {
+                crash::at(Point::BeforePersist);
+                rooms.storage.persist(log, records, durability);
+            }
             Effect::Read { log, read, from, bytes_max } => rooms.storage.read(log, read, from, bytes_max),
             Effect::Snapshot { log, at, fold, state: true } => rooms.functions.snapshot(log, at, fold),
             Effect::Snapshot { log, at, fold, state: false } => rooms.storage.snapshot(log, at, fold),
@@ -249,15 +268,32 @@ impl Driver {
             Effect::Apply { actor, position } => rooms.functions.apply(actor, position),
             Effect::Discard { actor } => rooms.functions.discard(actor),
             Effect::LookUp { actor, look, key, limit } => rooms.functions.look_up(actor, look, key, limit),
-            Effect::Send { to, message } => rooms.network.send(to, message),
+            Effect::Send { to, message } => {
+                if matches!(message, Message::Batch { .. }) {
+                    crash::at(Point::BeforeSend);
+                }
+                rooms.network.send(to, message);
+            }
             Effect::Dial { node, addresses } => rooms.network.dial(node, addresses),
             Effect::Disconnect { node } => rooms.network.disconnect(node),
-            Effect::Answer { id, response, last } => rooms.doors.answer(id, response, last),
+            Effect::Answer { id, response, last } => {
+                let acknowledges = matches!(response, Response::Published { .. });
+                if acknowledges {
+                    crash::at(Point::BeforeAnswer);
+                }
+                rooms.doors.answer(id, response, last);
+                if acknowledges {
+                    crash::at(Point::AfterAnswer);
+                }
+            }
             Effect::SetTimer { timer, at } => self.set_timer(timer, at),
             Effect::FetchModule { digest, holders } => rooms.network.fetch_module(digest, holders),
             Effect::StartConnector { log, stream, next } => rooms.connectors.start(log, stream, next),
             Effect::StopConnector { log } => rooms.connectors.stop(log),
-            Effect::Report(report) => rooms.say(&report),
+            Effect::Report(report) => {
+                rooms.metrics.count(report.what, 1);
+                self.voice.say(self.clock.now(), &report);
+            }
         }
     }
 
@@ -283,17 +319,6 @@ impl Rooms {
             let _ = std::fs::remove_file(sink_note);
             rejected::forget(&data_folder, log);
         });
-    }
-
-    fn say(&self, report: &Report) {
-        self.metrics.count(report.what, 1);
-        let (what, detail) = (report.what, report.detail.as_str());
-        match report.level {
-            Level::Debug => tracing::debug!(what, "{detail}"),
-            Level::Info => tracing::info!(what, "{detail}"),
-            Level::Warn => tracing::warn!(what, "{detail}"),
-            Level::Error => tracing::error!(what, "{detail}"),
-        }
     }
 }
 

@@ -5,6 +5,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod connectors;
+pub mod crash;
 pub mod daemon;
 pub mod data_folder;
 pub mod driver;

@@ -2,8 +2,11 @@
 //!
 //! Standard output belongs to answers (the ready line, `stdout` sinks); logs never go there.
 
+use std::collections::BTreeMap;
 use std::io::IsTerminal;
 
+use dunlin_protocol::effect::{Level, Report};
+use dunlin_protocol::time::{Span, Time};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::util::SubscriberInitExt;
 
@@ -50,6 +53,45 @@ fn wrong(level: &str, why: &str) -> String {
 /// https://no-color.org: set and not empty means none.
 fn colours(no_color: Option<&std::ffi::OsStr>, terminal: bool) -> bool {
     terminal && no_color.is_none_or(|value| value.is_empty())
+}
+
+/// Lines of one kind of report in one period. Beyond: counted, and said in one line afterwards, so that
+/// nobody fills a disk by being refused.
+const LINES_MAX: u64 = 20;
+const PERIOD: Span = Span(10_000);
+
+/// Says the core's reports in the log, each kind of them so often and no oftener.
+#[derive(Debug, Default)]
+pub struct Voice(BTreeMap<&'static str, Said>);
+
+#[derive(Debug, Default)]
+struct Said {
+    since: Time,
+    lines: u64,
+}
+
+impl Voice {
+    pub fn say(&mut self, now: Time, report: &Report) {
+        let said = self.0.entry(report.what).or_default();
+        if now.since(said.since) >= PERIOD {
+            let unsaid = said.lines.saturating_sub(LINES_MAX);
+            if unsaid > 0 {
+                tracing::warn!(what = report.what, "{unsaid} more like it were not said, only counted");
+            }
+            *said = Said { since: now, lines: 0 };
+        }
+        said.lines += 1;
+        if said.lines > LINES_MAX {
+            return;
+        }
+        let (what, detail) = (report.what, report.detail.as_str());
+        match report.level {
+            Level::Debug => tracing::debug!(what, "{detail}"),
+            Level::Info => tracing::info!(what, "{detail}"),
+            Level::Warn => tracing::warn!(what, "{detail}"),
+            Level::Error => tracing::error!(what, "{detail}"),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -22,6 +22,7 @@ use dunlin_protocol::time::Time;
 
 use super::line::write_line;
 use super::sink::SinkPlace;
+use crate::crash::{self, Point};
 
 /// The committed length, as decimal text.
 const LENGTH: &[u8] = b"length";
@@ -169,8 +170,12 @@ impl Operator for FileSink {
 
 fn write_synced(open: &mut Open, text: &[u8]) -> io::Result<()> {
     open.file.seek(SeekFrom::Start(open.length))?;
+    let half = text.get(..text.len() / 2).unwrap_or_default();
+    crash::halfway(Point::HalfSink, || _ = open.file.write_all(half));
     open.file.write_all(text)?;
-    open.file.sync_data()
+    open.file.sync_data()?;
+    crash::at(Point::AfterSink);
+    Ok(())
 }
 
 /// Whether the path still names the open file, and nobody changed its length.

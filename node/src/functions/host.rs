@@ -30,13 +30,19 @@ pub struct FunctionsSettings {
     pub engine: Engine,
     /// Calls that run at once; further ones wait.
     pub calls: usize,
+    /// The same for sinks: they wait for the outside and not for a core, so they have places of their
+    /// own, and one that is not answered takes none from a function.
+    pub sink_calls: usize,
 }
+
+/// Sinks at work at once. Beyond: they wait for one another.
+const SINK_CALLS_MAX: usize = 64;
 
 impl FunctionsSettings {
     /// One call per core.
     pub fn new(engine: Engine) -> FunctionsSettings {
         let calls = std::thread::available_parallelism().map_or(2, usize::from);
-        FunctionsSettings { engine, calls }
+        FunctionsSettings { engine, calls, sink_calls: SINK_CALLS_MAX }
     }
 }
 
@@ -56,7 +62,9 @@ impl Functions {
         inbox: Inbox,
     ) -> Result<Functions, FunctionsError> {
         let permits = Arc::new(Semaphore::new(settings.calls.max(1)));
-        let room = Arc::new(Room { ports, heads, engine: settings.engine, inbox, permits });
+        let sink_permits = Arc::new(Semaphore::new(settings.sink_calls.max(1)));
+        let engine = settings.engine;
+        let room = Arc::new(Room { ports, heads, engine, inbox, permits, sink_permits });
         let (supervisor, ended) = Supervisor::spawn(None, Supervisor, room)
             .await
             .map_err(|error| FunctionsError::Spawn(error.to_string()))?;

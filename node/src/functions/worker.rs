@@ -13,6 +13,7 @@ use dunlin_protocol::effect::{ActorSpec, Again, CallError, CallId, Input, Invoke
 use dunlin_protocol::id::{LogId, Position};
 use dunlin_protocol::limits::COMMIT_BYTES_MAX;
 use dunlin_protocol::mesh::catalog::LogName;
+use dunlin_protocol::pipeline::plan::Head;
 use dunlin_protocol::time::Time;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::{Semaphore, oneshot};
@@ -21,6 +22,7 @@ use super::engine::Engine;
 use super::ports::{Pair, Ports, StateStore};
 use super::runner::{self, HeadFactory};
 use super::staging::{CallState, Staged, listed};
+use crate::crash::{self, Point};
 use crate::inbox::Inbox;
 
 /// What all workers of a node share.
@@ -32,6 +34,8 @@ pub(super) struct Room {
     pub inbox: Inbox,
     /// One per thread that may block for functions at once.
     pub permits: Arc<Semaphore>,
+    /// The same for sinks.
+    pub sink_permits: Arc<Semaphore>,
 }
 
 /// What a worker is asked to do. Cheap to clone: the supervisor keeps a copy until it is done.
@@ -124,6 +128,16 @@ impl Actor for Worker {
 }
 
 impl WorkerState {
+    /// Whose places this actor's work takes.
+    fn permits(&self) -> Arc<Semaphore> {
+        match self.posting.spec.chain.head {
+            Head::Sink { .. } => Arc::clone(&self.posting.room.sink_permits),
+            Head::None | Head::Pass | Head::Wasm { .. } | Head::Learn { .. } => {
+                Arc::clone(&self.posting.room.permits)
+            }
+        }
+    }
+
     async fn on_task(&mut self, task: Task) -> Option<Input> {
         let actor = self.posting.actor;
         match task {
@@ -155,7 +169,7 @@ impl WorkerState {
     async fn host(&mut self) -> Result<(), String> {
         let (actor, head) = (self.posting.actor, self.posting.head);
         let (room, spec) = (Arc::clone(&self.posting.room), Arc::clone(&self.posting.spec));
-        let runner = blocking(&self.posting.room.permits, move || {
+        let runner = blocking(&self.permits(), move || {
             room.ports.state.bring_up(actor, head)?;
             runner::runner(&spec, &room.engine, &*room.ports.modules, &room.heads)
         })
@@ -179,7 +193,8 @@ impl WorkerState {
         let staged = self.posting.staged.clone();
         let mut state =
             CallState::new(self.posting.actor, Arc::clone(&self.posting.room.ports.state), staged.clone());
-        let (runner, outcome) = blocking(&self.posting.room.permits, move || {
+        crash::at(Point::BeforeInvoke);
+        let (runner, outcome) = blocking(&self.permits(), move || {
             let outcome = runner.run(&batch, now, &mut state);
             let outcome = outcome.and_then(|mut outcome| {
                 let changes = state.finish().map_err(|why| {
@@ -197,6 +212,7 @@ impl WorkerState {
             (runner, outcome)
         })
         .await;
+        crash::at(Point::AfterInvoke);
         self.runner = Some(runner);
         outcome
     }
@@ -206,9 +222,10 @@ impl WorkerState {
         let changes = self.posting.staged.changes();
         let room = Arc::clone(&self.posting.room);
         self.posting.head = position;
+        crash::at(Point::BeforeApply);
         let applied =
-            blocking(&self.posting.room.permits, move || room.ports.state.apply(actor, position, &changes))
-                .await;
+            blocking(&self.permits(), move || room.ports.state.apply(actor, position, &changes)).await;
+        crash::at(Point::AfterApply);
         self.posting.staged.clear();
         if let Err(why) = applied {
             // The log has the commit: hosting again takes it from there.
@@ -219,7 +236,7 @@ impl WorkerState {
 
     async fn on_look_up(&mut self, key: Option<Bytes>, limit: u32) -> Vec<(Bytes, Bytes)> {
         let (actor, room) = (self.posting.actor, Arc::clone(&self.posting.room));
-        let found = blocking(&self.posting.room.permits, move || match key {
+        let found = blocking(&self.permits(), move || match key {
             Some(key) => {
                 let value = room.ports.state.get(actor, &key)?;
                 Ok(value.map(|value| (key, value)).into_iter().collect())
@@ -245,7 +262,7 @@ impl WorkerState {
             ));
         }
         let room = Arc::clone(&self.posting.room);
-        blocking(&self.posting.room.permits, move || {
+        blocking(&self.permits(), move || {
             let mut state = room.ports.state.dump(actor);
             room.ports.snapshots.write(actor, at, &fold, &mut *state)
         })

@@ -24,6 +24,7 @@ use super::error::{Saying, StorageError};
 use super::files;
 use super::log_view::{Extent, LogView, Mark, SegmentView};
 use super::recovery::{NAME, NOTE, encode_name};
+use crate::crash::{self, Point};
 
 /// A segment and a record more may be read of one file.
 pub(super) const SEGMENT_FILE_BYTES_MAX: u64 = SEGMENT_BYTES + 4 * FRAME_BYTES_MAX as u64;
@@ -210,7 +211,9 @@ impl LogFile {
         if self.staged.bytes.is_empty() {
             return Ok(());
         }
+        crash::at(Point::BeforeWrite);
         let length = self.staged.bytes.len() as u64;
+        let half = self.staged.bytes.get(..self.staged.bytes.len() / 2).unwrap_or_default();
         match self.tail {
             Some((first, end))
                 if !self.roll && (end + length <= SEGMENT_BYTES || end <= HEADER_BYTES as u64) =>
@@ -222,6 +225,7 @@ impl LogFile {
                     Some(file) => file,
                     None => OpenOptions::new().write(true).open(&path).saying("open", &path)?,
                 };
+                crash::halfway(Point::HalfWrite, || _ = files::write_at(&mut file, &path, end, half));
                 files::write_at(&mut file, &path, end, &self.staged.bytes)?;
                 self.open = Some(file);
             }
@@ -235,10 +239,12 @@ impl LogFile {
                 let mut file = File::create(&path).saying("create", &path)?;
                 let header = Header { log: self.log, after: self.head }.encode();
                 files::write_at(&mut file, &path, 0, &header)?;
+                crash::at(Point::HalfSegment);
                 files::write_at(&mut file, &path, HEADER_BYTES as u64, &self.staged.bytes)?;
                 self.open = Some(file);
             }
         }
+        crash::at(Point::AfterWrite);
         Ok(())
     }
 
@@ -290,9 +296,13 @@ impl LogFile {
             let count = kept.count();
             extent.segments.drain(..count).map(|segment| segment.first).collect()
         };
+        if !gone.is_empty() {
+            crash::at(Point::BeforeTruncate);
+        }
         for first in gone {
             self.unsynced.remove(&first);
             files::remove(&files::numbered(&self.folder, first, files::SEGMENT))?;
+            crash::at(Point::AfterTruncate);
         }
         Ok(())
     }
@@ -303,6 +313,7 @@ impl LogFile {
         fs::create_dir_all(&self.folder).saying("create", &self.folder)?;
         let (_, note) = self.note.encode();
         files::put(&self.folder.join(NOTE), &note)?;
+        crash::at(Point::HalfBorn);
         files::put(&self.folder.join(NAME), &encode_name(name))?;
         self.folder.parent().map_or(Ok(()), files::sync_folder)?;
         self.unborn = None;
@@ -325,9 +336,11 @@ impl LogFile {
         if self.folder_unsynced {
             files::sync_folder(&self.folder)?;
         }
+        crash::at(Point::AfterSync);
         self.repair = Some(Repair { distrust: true, note: true, ..Repair::default() });
         let note = self.note.next(last, end, position);
         self.write_note(note)?;
+        crash::at(Point::AfterNote);
         self.repair = None;
         self.unsynced.clear();
         self.folder_unsynced = false;
@@ -346,6 +359,8 @@ impl LogFile {
                 .saying("open", &path)?,
         };
         let (at, bytes) = note.encode();
+        let half = bytes.get(..bytes.len() / 2).unwrap_or_default();
+        crash::halfway(Point::HalfNote, || _ = files::write_at(&mut file, &path, at, half));
         files::write_at(&mut file, &path, at, &bytes)?;
         files::sync(&file, &path)?;
         self.note_open = Some(file);

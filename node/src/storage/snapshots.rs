@@ -14,6 +14,7 @@ use super::error::{Saying, StorageError};
 use super::files;
 use super::log_view::Logs;
 use super::writer::Command;
+use crate::crash::{self, Point};
 
 /// Encoded bytes are handed to the file at this much.
 const WRITE_BYTES: usize = 1 << 20;
@@ -56,6 +57,7 @@ impl SnapshotWriter {
         }
         written?;
         files::sync_folder(&view.folder)?;
+        crash::at(Point::AfterSnapshot);
         view.extent().snapshot = Some(at);
         remove_others(&view.folder, at)
     }
@@ -83,6 +85,8 @@ fn write_file(
         }
     }
     encoder.finish(&mut out);
+    let half = out.get(..out.len() / 2).unwrap_or_default();
+    crash::halfway(Point::HalfSnapshot, || _ = file.write_all(half));
     file.write_all(&out).saying("write", path)?;
     files::sync(&file, path)
 }

@@ -53,7 +53,11 @@ impl StateStore {
             Ok(store) => Ok(store),
             Err(why) => {
                 tracing::warn!(folder = %folder.display(), why, "the state store does not open; it is rebuilt from the logs");
-                fs::remove_dir_all(&folder).saying("remove", &folder)?;
+                let removed = match folder.is_dir() {
+                    true => fs::remove_dir_all(&folder),
+                    false => fs::remove_file(&folder),
+                };
+                removed.saying("remove", &folder)?;
                 try_open(&folder).map_err(StorageError::State)
             }
         }

@@ -31,7 +31,8 @@ impl Stage {
     async fn new(head: Head, heads: HeadFactory) -> Stage {
         let memory = Memory::with_module(&count());
         let (inbox, inputs) = Inbox::new();
-        let settings = FunctionsSettings { engine: Engine::new(settings()).unwrap(), calls: 2 };
+        let engine = Engine::new(settings()).unwrap();
+        let settings = FunctionsSettings { engine, calls: 2, sink_calls: 2 };
         let functions = Functions::start(settings, memory.ports(), heads, inbox).await.unwrap();
         let mut stage = Stage { functions, inputs, memory, calls: 0 };
         stage.functions.host(ACTOR, actor_spec(head), Position::START);
