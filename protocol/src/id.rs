@@ -135,8 +135,9 @@ pub struct Epoch(pub u64);
 pub struct Seq(pub u64);
 
 impl Seq {
+    /// The last number stays where it is: no log comes that far, but somebody may name it.
     pub fn next(self) -> Seq {
-        Seq(self.0 + 1)
+        Seq(self.0.saturating_add(1))
     }
 }
 

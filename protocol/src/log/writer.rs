@@ -285,7 +285,7 @@ impl Log {
 
     /// How a reader's position relates to what this log persisted.
     pub fn standing(&self, at: Position) -> Standing {
-        if at.seq.0 + 1 < self.first.0 {
+        if at.seq.next() < self.first {
             return Standing::Gone;
         }
         // The first epoch after the reader's says where the reader's epoch really ended.

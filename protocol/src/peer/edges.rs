@@ -42,7 +42,7 @@ impl Peer {
         }
         let Subscribing { edge, log, reader, filter, from, committed, credit } = request;
         self.unsubscribe(node, edge);
-        let held = self.subscriptions.range((node, EdgeId(0))..=(node, EdgeId(u64::MAX))).count();
+        let held = self.subscriptions_of.get(&node).copied().unwrap_or(0);
         let writer = self.logs.get_mut(&log).filter(|_| self.phase.is_open());
         let refusal = match &writer {
             _ if held >= SUBSCRIPTIONS_PER_PEER_MAX => Some(Refusal::TooMany),
@@ -53,6 +53,10 @@ impl Peer {
         };
         let (Some(writer), None) = (writer, refusal) else {
             let why = refusal.unwrap_or(Refusal::Unknown);
+            if why == Refusal::TooMany {
+                let detail = format!("node {node} holds {held} subscriptions here and gets no more");
+                self.report(Level::Debug, "subscriptions_refused", detail, effects);
+            }
             return self.send(node, Message::Refused { edge, why }, effects);
         };
         let start = Position { seq: Seq(writer.first().0 - 1), ..Position::START };
@@ -69,14 +73,15 @@ impl Peer {
                 }
             },
         };
-        if let Some(reader) = reader {
-            writer.reader_committed(reader, committed);
-        }
         let head = writer.persisted().seq;
         // Who stands at a closed log's end is told again which log follows: something is still to come.
         let closed = writer.closed.filter(|_| at.seq == head);
         let end = if closed.is_some() { head.next() } else { head };
+        if let Some(reader) = reader {
+            self.reader_committed(node, log, reader, committed);
+        }
         self.subscriptions.insert((node, edge), Subscription::new(log, reader, filter, at, credit));
+        *self.subscriptions_of.entry(node).or_insert(0) += 1;
         self.subscribers.entry(log).or_default().insert((node, edge));
         self.send(node, Message::Subscribed { edge, at, head: end }, effects);
         if closed.is_some() {
@@ -122,21 +127,34 @@ impl Peer {
             self.unsubscribe(node, edge);
             return self.send(node, Message::Refused { edge, why: Refusal::Unknown }, effects);
         }
-        if let (Some(reader), Some(writer)) = (reader, self.logs.get_mut(&log)) {
-            let was_full = writer.is_full();
-            writer.reader_committed(reader, committed);
-            if was_full && !writer.is_full() {
+        if let Some(reader) = reader {
+            let is_full = |peer: &Peer| peer.logs.get(&log).is_some_and(|writer| writer.is_full());
+            let was_full = is_full(self);
+            self.reader_committed(node, log, reader, committed);
+            if was_full && !is_full(self) {
                 self.restless_actors.insert(log);
             }
         }
         self.restless_logs.insert(log);
     }
 
+    /// Retention goes by this, so it counts only from the node that has the reader, and only for what
+    /// the log holds: nobody else's word lets a record go.
+    fn reader_committed(&mut self, node: NodeId, log: LogId, reader: LogId, committed: Position) {
+        let home = self.wiring.writer_of(&reader);
+        if home.is_none_or(|home| home == node)
+            && let Some(writer) = self.logs.get_mut(&log)
+            && committed.seq <= writer.persisted().seq
+        {
+            writer.reader_committed(reader, committed);
+        }
+    }
+
     pub(super) fn unsubscribe(&mut self, node: NodeId, edge: EdgeId) {
         for early in self.early.values_mut() {
             early.remove(&(node, edge));
         }
-        if let Some(subscription) = self.subscriptions.remove(&(node, edge))
+        if let Some(subscription) = self.forget_subscription(node, edge)
             && let Some(subscribers) = self.subscribers.get_mut(&subscription.log)
         {
             subscribers.remove(&(node, edge));
@@ -144,6 +162,18 @@ impl Peer {
                 self.subscribers.remove(&subscription.log);
             }
         }
+    }
+
+    /// All but its place among the log's subscribers.
+    pub(super) fn forget_subscription(&mut self, node: NodeId, edge: EdgeId) -> Option<Subscription> {
+        let subscription = self.subscriptions.remove(&(node, edge))?;
+        if let Some(held) = self.subscriptions_of.get_mut(&node) {
+            *held -= 1;
+            if *held == 0 {
+                self.subscriptions_of.remove(&node);
+            }
+        }
+        Some(subscription)
     }
 
     pub(super) fn drop_subscriptions_of(&mut self, node: NodeId) {

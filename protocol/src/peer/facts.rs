@@ -294,7 +294,7 @@ impl Peer {
         }
         self.early.remove(&id);
         for (node, edge) in self.subscribers.remove(&id).unwrap_or_default() {
-            self.subscriptions.remove(&(node, edge));
+            self.forget_subscription(node, edge);
         }
     }
 

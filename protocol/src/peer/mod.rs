@@ -116,6 +116,8 @@ pub struct Peer {
     sources: BTreeMap<LogId, SourceLog>,
     readers: BTreeMap<EdgeId, Reader>,
     subscriptions: BTreeMap<(NodeId, EdgeId), Subscription>,
+    /// How many of them each node holds.
+    subscriptions_of: BTreeMap<NodeId, usize>,
     subscribers: BTreeMap<LogId, BTreeSet<(NodeId, EdgeId)>>,
     /// Subscriptions to logs that are being opened.
     early: BTreeMap<LogId, BTreeMap<(NodeId, EdgeId), edges::Subscribing>>,
@@ -184,6 +186,7 @@ impl Peer {
             sources: BTreeMap::new(),
             readers: BTreeMap::new(),
             subscriptions: BTreeMap::new(),
+            subscriptions_of: BTreeMap::new(),
             subscribers: BTreeMap::new(),
             early: BTreeMap::new(),
             reads: BTreeMap::new(),

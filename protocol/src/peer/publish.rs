@@ -57,7 +57,13 @@ impl Peer {
             }
             Some(true) => {}
         }
-        match self.own_source_log(&publish.pipeline, &publish.source) {
+        let own = self.own_source_log(&publish.pipeline, &publish.source);
+        // It does not open by waiting.
+        if let Some(damage) = own.and_then(|log| self.logs.get(&log)?.damage.clone()) {
+            let why = format!("{damage}; or publish at another node");
+            return self.fail(asker, FaultKind::Storage, why, effects);
+        }
+        match own {
             Some(log)
                 if self.sources.contains_key(&log)
                     && self.logs.get(&log).is_some_and(|writer| writer.open) =>

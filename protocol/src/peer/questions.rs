@@ -18,7 +18,8 @@ use crate::mesh::assignment::Standing;
 use crate::mesh::catalog::{LogName, Share};
 use crate::pipeline::plan::UnitId;
 use crate::rpc::{
-    ActorReport, ActorStatus, DeadLetterStatus, FaultKind, LettersMoved, Liveness, NodeStatus, PipelineState,
+    ActorReport, ActorStatus, DeadLetterStatus, Fault, FaultKind, LettersMoved, Liveness, NodeStatus,
+    PipelineState,
     PipelineStatus, Question, Reply, Request, Response, Shown, StageStatus, Status,
 };
 use crate::time::Time;
@@ -52,6 +53,8 @@ pub(super) struct Gather {
     moved: LettersMoved,
     /// Nodes that did not answer.
     silent: Vec<NodeId>,
+    /// What the first node that answered with a fault said.
+    refused: Option<Fault>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -200,6 +203,7 @@ impl Peer {
             letters: Vec::new(),
             moved: LettersMoved::default(),
             silent: Vec::new(),
+            refused: None,
         };
         self.gathers.insert(number, gather);
         for (node, question) in questions {
@@ -278,6 +282,9 @@ impl Peer {
                 }
             },
             Question::State { log, key, limit } => {
+                if let Some(damage) = self.logs.get(&log).and_then(|writer| writer.damage.clone()) {
+                    return self.fail(asker, FaultKind::Storage, damage, effects);
+                }
                 let ready = self.actors.get(&log).is_some_and(|actor| actor.is_ready());
                 if !ready {
                     let why = format!("actor {log} is not ready on node {}; try again in a moment", self.me);
@@ -433,7 +440,8 @@ impl Peer {
                         }
                         Reply::Failed(fault) => {
                             gather.silent.push(node);
-                            gather.moved.missed.push((node, fault.detail));
+                            gather.moved.missed.push((node, fault.detail.clone()));
+                            gather.refused.get_or_insert(fault);
                         }
                         Reply::Published { .. } => gather.silent.push(node),
                     }
@@ -497,6 +505,9 @@ impl Peer {
                 }
             },
             Wants::State(limit) => {
+                if let Some(Fault { kind, detail }) = gather.refused {
+                    return self.fail(asker, kind, detail, effects);
+                }
                 if let Some(node) = gather.silent.first() {
                     let why = format!(
                         "node {node} holds a part of this state and cannot be reached now; try again when it is back"
