@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -13,8 +14,12 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use super::door::Door;
 use super::problem::Problem;
@@ -22,6 +27,13 @@ use super::{letters, observe, pipelines, streams};
 
 /// Bytes beyond a limit that are read and dropped before the answer. Beyond: the connection ends.
 const DISCARD_BYTES_MAX: usize = 64 << 20;
+/// Connections at once. Beyond: new ones wait in the system's queue until one ends.
+const CONNECTIONS_MAX: usize = 4096;
+/// A request's head has to be here by then, or the connection ends: nobody holds one by saying nothing.
+/// Longer than clients keep connections for their next request.
+const HEAD_DEADLINE: Duration = Duration::from_secs(30);
+/// After the system could not give a connection.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
 /// What every handler shares.
 #[derive(Debug, Clone)]
@@ -71,7 +83,40 @@ pub async fn serve(
     router: Router,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
-    axum::serve(listener, router).with_graceful_shutdown(stop).await
+    let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let open = GracefulShutdown::new();
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(HEAD_DEADLINE);
+    let mut stop = std::pin::pin!(stop);
+    loop {
+        let next = async {
+            let permit = permits.clone().acquire_owned().await.map_err(io::Error::other)?;
+            listener.accept().await.map(|(stream, _)| (stream, permit))
+        };
+        let accepted = tokio::select! {
+            accepted = next => accepted,
+            () = &mut stop => break,
+        };
+        let (stream, permit) = match accepted {
+            Ok(accepted) => accepted,
+            // The system has no more to give, or the client left in between: others still wait.
+            Err(error) => {
+                tracing::debug!(%error, "a connection was not taken");
+                tokio::time::sleep(ACCEPT_AGAIN).await;
+                continue;
+            }
+        };
+        let service = TowerToHyperService::new(router.clone());
+        let connection = open.watch(http.serve_connection(TokioIo::new(stream), service));
+        tokio::spawn(async move {
+            // How it ended is the client's affair.
+            let _ = connection.await;
+            drop(permit);
+        });
+    }
+    drop(listener);
+    open.shutdown().await;
+    Ok(())
 }
 
 async fn bearer_only(State(api): State<Api>, request: Request, next: Next) -> Response {

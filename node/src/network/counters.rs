@@ -24,6 +24,8 @@ counters! {
     hellos_passed,
     /// Connections dropped because hello did not pass.
     hellos_failed,
+    /// Connections that were not taken: too many at once, or not of our transport.
+    connections_refused,
     /// Joiners that were given a certificate.
     joiners_admitted,
     links_opened,

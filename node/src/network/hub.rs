@@ -343,6 +343,7 @@ impl Hub {
                 }
             }
             SwarmEvent::IncomingConnectionError { error, send_back_addr, .. } => {
+                self.counters.connections_refused.one();
                 tracing::debug!(from = %send_back_addr, "connection refused: {error}");
             }
             SwarmEvent::NewListenAddr { address, .. } => self.listening().push(address),
