@@ -34,6 +34,19 @@ pub fn request(
     headers: &[(&str, &str)],
     body: &str,
 ) -> Answer {
+    let answer = try_request(method, address, path, bearer, headers, body);
+    answer.unwrap_or_else(|why| panic!("{method} {address}{path}: {why}"))
+}
+
+/// The same; an error when there is nobody, or the connection broke off.
+pub fn try_request(
+    method: &str,
+    address: &str,
+    path: &str,
+    bearer: Option<&str>,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> Result<Answer, String> {
     let agent: Agent = Agent::config_builder()
         .http_status_as_error(false)
         .timeout_global(Some(TIMEOUT))
@@ -52,10 +65,11 @@ pub fn request(
         "GET" | "DELETE" | "HEAD" | "OPTIONS" => agent.run(request.body(()).unwrap()),
         _ => agent.run(request.body(body.to_string()).unwrap()),
     };
-    let mut answer = answer.unwrap_or_else(|why| panic!("{method} {address}{path}: {why}"));
+    let mut answer = answer.map_err(|why| why.to_string())?;
     let header =
         |name: &str| answer.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_string);
     let (content_type, retry_after) = (header("content-type").unwrap_or_default(), header("retry-after"));
-    let body = answer.body_mut().with_config().limit(1 << 30).read_to_string().unwrap();
-    Answer { status: answer.status().as_u16(), content_type, retry_after, body }
+    let body = answer.body_mut().with_config().limit(1 << 30).read_to_string();
+    let body = body.map_err(|why| why.to_string())?;
+    Ok(Answer { status: answer.status().as_u16(), content_type, retry_after, body })
 }

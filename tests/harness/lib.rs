@@ -13,6 +13,7 @@
 )]
 
 mod command;
+mod cut;
 mod http;
 mod mesh;
 mod node;
@@ -20,8 +21,9 @@ mod program;
 mod wait;
 
 pub use command::{Output, Running, dunlin};
-pub use http::{Answer, request};
+pub use cut::Cuttable;
+pub use http::{Answer, request, try_request};
 pub use mesh::Mesh;
-pub use node::{Launch, Node};
+pub use node::{Launch, Node, resident_bytes};
 pub use program::{guest, program, repository};
 pub use wait::{try_for, wait_for};

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::cut::Cuttable;
 use crate::node::{Launch, Node};
 use crate::wait::wait_for;
 
@@ -18,6 +19,7 @@ const CALM_S: u64 = 90;
 pub struct Mesh {
     nodes: Vec<Node>,
     folder: TempDir,
+    network: Option<Cuttable>,
 }
 
 impl Deref for Mesh {
@@ -38,17 +40,43 @@ impl Mesh {
     /// `count` nodes, each with the label `n=NUMBER` (from 0); all see all.
     #[track_caller]
     pub fn of(count: usize) -> Mesh {
-        let mut mesh = Mesh { nodes: Vec::new(), folder: TempDir::new().unwrap() };
-        let first = Launch::at(&mesh.file("n0")).with(&["--label", "n=0"]).start();
-        let token = (count > 1).then(|| first.token());
-        mesh.nodes.push(first);
-        for number in 1..count {
-            let label = format!("n={number}");
-            let launch = Launch::at(&mesh.file(&format!("n{number}"))).with(&["--label", &label]);
-            mesh.nodes.push(launch.join(token.as_ref().unwrap()).start());
+        Mesh::start(count, None)
+    }
+
+    /// The same, each node in a namespace of its own.
+    #[track_caller]
+    pub fn on(network: Cuttable, count: usize) -> Mesh {
+        Mesh::start(count, Some(network))
+    }
+
+    #[track_caller]
+    fn start(count: usize, network: Option<Cuttable>) -> Mesh {
+        let mut mesh = Mesh { nodes: Vec::new(), folder: TempDir::new().unwrap(), network };
+        let mut token: Option<String> = None;
+        for number in 0..count {
+            let data = mesh.file(&format!("n{number}"));
+            let launch = match &mesh.network {
+                Some(network) => Launch::inside(&data, network, number),
+                None => Launch::at(&data),
+            };
+            let launch = launch.with(&["--label", &format!("n={number}")]);
+            let node = match &token {
+                Some(token) => launch.join(token).start(),
+                None => launch.start(),
+            };
+            if token.is_none() && count > 1 {
+                token = Some(node.token());
+            }
+            mesh.nodes.push(node);
         }
         mesh.meet();
         mesh
+    }
+
+    /// The network that was given to `on`.
+    #[track_caller]
+    pub fn network(&self) -> &Cuttable {
+        self.network.as_ref().expect("this mesh is not in namespaces")
     }
 
     /// Waits until every running node sees all as alive.

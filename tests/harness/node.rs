@@ -2,16 +2,19 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::{BufRead, BufReader};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use dunlin::crash::Point;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::command::{Output, Running, dunlin};
+use crate::cut::Cuttable;
 use crate::http::{self, Answer};
 use crate::program::program;
 use crate::wait::{try_for, wait_for};
@@ -26,6 +29,8 @@ const LAST_LINES: usize = 40;
 pub struct Launch {
     pub data: PathBuf,
     arguments: Vec<String>,
+    /// The network namespace that it runs in, if not the test's.
+    space: Option<String>,
 }
 
 impl Launch {
@@ -36,7 +41,20 @@ impl Launch {
         let words = ["--http", "127.0.0.1:0", "--listen", "/ip4/127.0.0.1/tcp/0", "--config"];
         let mut arguments: Vec<String> = words.map(str::to_string).to_vec();
         arguments.push(config.display().to_string());
-        Launch { data: data.to_path_buf(), arguments }
+        Launch { data: data.to_path_buf(), arguments, space: None }
+    }
+
+    /// In the namespace of this node's number.
+    pub fn inside(data: &Path, network: &Cuttable, number: usize) -> Launch {
+        let config = data.with_extension("toml");
+        // Its clients are in another namespace.
+        fs::write(&config, "mdns = false\nhttp_open = true\n").unwrap();
+        let address = network.address(number);
+        let (http, listen) = (format!("{address}:0"), format!("/ip4/{address}/tcp/0"));
+        let config = config.display().to_string();
+        let words = ["--http", &http, "--listen", &listen, "--config", &config];
+        let arguments = words.map(str::to_string).to_vec();
+        Launch { data: data.to_path_buf(), arguments, space: Some(network.space(number)) }
     }
 
     pub fn with(mut self, arguments: &[&str]) -> Launch {
@@ -90,13 +108,33 @@ impl Node {
 
     /// Starts it without waiting, so that several can start at once.
     pub fn launch(&mut self) {
+        self.launch_with(&[]);
+    }
+
+    /// Starts it to die by itself, as `kill -9` does, when it comes to this point for the `count`th
+    /// time. Only debug builds know how.
+    pub fn launch_doomed(&mut self, point: Point, count: u64) {
+        self.launch_with(&[("DUNLIN_CRASH_AT", &format!("{}:{count}", point.label()))]);
+    }
+
+    fn launch_with(&mut self, environment: &[(&str, &str)]) {
         assert!(self.process.is_none(), "it runs already");
         let log = OpenOptions::new().create(true).append(true).open(self.log()).unwrap();
-        let process = Command::new(program())
+        let mut command = match &self.launch.space {
+            None => Command::new(program()),
+            Some(space) => {
+                // It becomes the program: the process is the node's own.
+                let mut command = Command::new("ip");
+                command.args(["netns", "exec", space]).arg(program());
+                command
+            }
+        };
+        let process = command
             .arg("run")
             .arg("--data")
             .arg(self.data())
             .args(&self.launch.arguments)
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log)
@@ -214,9 +252,12 @@ impl Node {
 
     /// Bytes in memory now.
     pub fn resident_bytes(&self) -> u64 {
-        let text = fs::read_to_string(format!("/proc/{}/statm", self.pid().as_raw_nonzero())).unwrap();
-        let pages: u64 = text.split_whitespace().nth(1).unwrap().parse().unwrap();
-        pages * rustix::param::page_size() as u64
+        resident_bytes(&self.statm())
+    }
+
+    /// Where the system tells its memory.
+    pub fn statm(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/statm", self.pid().as_raw_nonzero()))
     }
 
     /// SIGSTOP: it holds its connections and does nothing.
@@ -253,6 +294,16 @@ impl Node {
         began.elapsed()
     }
 
+    /// Whether it died of SIGKILL by now; then it can be started again. Any other end is a failure.
+    #[track_caller]
+    pub fn was_killed(&mut self) -> bool {
+        let process = self.process.as_mut().expect("it does not run");
+        let Some(status) = process.try_wait().unwrap() else { return false };
+        assert_eq!(status.signal(), Some(Signal::KILL.as_raw()), "{status}: {}", self.last_lines());
+        self.process = None;
+        true
+    }
+
     /// SIGKILL.
     pub fn kill(&mut self) {
         let mut process = self.process.take().expect("it does not run");
@@ -283,6 +334,13 @@ impl Drop for Node {
             eprintln!("--- the end of the log of {}\n{}", self.data().display(), self.last_lines());
         }
     }
+}
+
+/// Bytes in memory of the process of this `statm`; 0 when it is gone.
+pub fn resident_bytes(statm: &Path) -> u64 {
+    let text = fs::read_to_string(statm).unwrap_or_default();
+    let pages = text.split_whitespace().nth(1).and_then(|pages| pages.parse::<u64>().ok());
+    pages.unwrap_or(0) * rustix::param::page_size() as u64
 }
 
 fn text(value: &Value) -> String {

@@ -13,10 +13,14 @@ pub fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_path_buf()
 }
 
-/// The `dunlin` beside the test executable. `cargo test --workspace` has built it; a narrower call has not.
+/// The `dunlin` beside the test executable, unless `DUNLIN_TESTS_PROGRAM` names another. `cargo test
+/// --workspace` has built it; a narrower call has not.
 pub fn program() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     PROGRAM.get_or_init(|| {
+        if let Some(program) = env::var_os("DUNLIN_TESTS_PROGRAM") {
+            return PathBuf::from(program);
+        }
         let profile = profile_folder();
         let program = profile.join(format!("dunlin{}", env::consts::EXE_SUFFIX));
         let built = fs::metadata(&program).and_then(|data| data.modified());

@@ -1,15 +1,11 @@
 //! A stalled reader holds its writer back, memory stays flat, nodes end at once, removing frees.
 
-use std::collections::BTreeSet;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::sync::{Arc, Condvar, Mutex};
-use std::thread;
 use std::time::Duration;
 
 use dunlin_tests::{Mesh, Node, wait_for};
 
 use crate::counting::{number, pipeline};
+use crate::outside::{Outside, Says};
 
 const MIB: u64 = 1 << 20;
 /// `retention.bytes` of the pipelines here.
@@ -97,75 +93,10 @@ labels = { n = "1" }
     assert_eq!(read(), events);
 }
 
-/// An HTTP server that accepts everything and answers nothing until it is told to.
-struct Outside {
-    url: String,
-    open: Arc<(Mutex<bool>, Condvar)>,
-    keys: Arc<Mutex<BTreeSet<String>>>,
-}
-
-impl Outside {
-    fn start() -> Outside {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let url = format!("http://{}/events", listener.local_addr().unwrap());
-        let outside = Outside { url, open: Arc::default(), keys: Arc::default() };
-        let (open, keys) = (outside.open.clone(), outside.keys.clone());
-        thread::spawn(move || {
-            for stream in listener.incoming().map_while(Result::ok) {
-                let (open, keys) = (open.clone(), keys.clone());
-                // A client that goes away ends its connection's thread with an error.
-                thread::spawn(move || _ = serve(stream, &open, &keys));
-            }
-        });
-        outside
-    }
-
-    fn answer(&self) {
-        *self.open.0.lock().unwrap() = true;
-        self.open.1.notify_all();
-    }
-
-    fn taken(&self) -> u64 {
-        self.keys.lock().unwrap().len() as u64
-    }
-}
-
-fn serve(
-    mut stream: TcpStream,
-    open: &(Mutex<bool>, Condvar),
-    keys: &Mutex<BTreeSet<String>>,
-) -> std::io::Result<()> {
-    let mut reader = BufReader::new(stream.try_clone()?);
-    loop {
-        let (mut length, mut key) = (0, String::new());
-        loop {
-            let mut line = String::new();
-            if reader.read_line(&mut line)? == 0 {
-                return Ok(());
-            }
-            let line = line.trim_end();
-            if line.is_empty() {
-                break;
-            }
-            if let Some((name, value)) = line.split_once(": ") {
-                match name.to_ascii_lowercase().as_str() {
-                    "content-length" => length = value.parse().unwrap(),
-                    "idempotency-key" => key = value.to_string(),
-                    _ => {}
-                }
-            }
-        }
-        reader.read_exact(&mut vec![0; length])?;
-        drop(open.1.wait_while(open.0.lock().unwrap(), |open| !*open).unwrap());
-        stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n")?;
-        keys.lock().unwrap().insert(key);
-    }
-}
-
 #[test]
 fn an_http_sink_that_is_not_answered_blocks_publishers_and_nothing_is_lost() {
     let mesh = Mesh::of(1);
-    let outside = Outside::start();
+    let outside = Outside::start(Says::Nothing);
     mesh.deploy(&format!(
         r#"
 name       = "out"
@@ -186,7 +117,7 @@ http = {{ url = "{}" }}
         assert!(!publisher.send());
     }
     assert!(mesh[0].resident_bytes().saturating_sub(before) < GROWTH_MAX);
-    outside.answer();
+    outside.now(Says::Yes);
     wait_for("publishing goes on", 90, || publisher.send().then_some(()));
     let events = publisher.next;
     wait_for("everything is out", 90, || (outside.taken() >= events).then_some(()));

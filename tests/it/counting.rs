@@ -77,6 +77,17 @@ impl Ledger {
         lines
     }
 
+    /// Takes over what another one has written.
+    pub fn add(&mut self, other: Ledger) {
+        for (publisher, next) in other.next {
+            let before = self.next.insert(publisher, next);
+            assert!(before.is_none_or(|before| before <= next), "publisher {publisher} goes back");
+        }
+        for (key, count) in other.expected {
+            *self.expected.entry(key).or_insert(0) += count;
+        }
+    }
+
     pub fn passing(&self) -> u64 {
         self.expected.values().sum()
     }

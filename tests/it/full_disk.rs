@@ -1,38 +1,13 @@
 //! A disk without space: said in one sentence, nothing lost, and the node goes on by itself.
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use dunlin_tests::{Launch, wait_for};
 
 use crate::counting::{Ledger, number, pipeline};
+use crate::small_disk::Disk;
 
-const SIZE: &str = "size=192m";
 const FREE_BYTES: u64 = 3 << 20;
-
-/// A small file system of its own; gone with the value.
-struct Disk(PathBuf);
-
-impl Disk {
-    /// None where this user may not mount.
-    fn mount(at: &Path) -> Option<Disk> {
-        fs::create_dir_all(at).unwrap();
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", SIZE, "tmpfs"]).arg(at).output();
-        mounted.is_ok_and(|output| output.status.success()).then(|| Disk(at.to_path_buf()))
-    }
-
-    fn free_bytes(&self) -> u64 {
-        let stat = rustix::fs::statvfs(&self.0).unwrap();
-        stat.f_bavail * stat.f_frsize
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
-    }
-}
 
 #[test]
 fn a_full_disk_is_said_and_the_node_goes_on_when_there_is_space() {
@@ -78,4 +53,59 @@ fn a_full_disk_is_said_and_the_node_goes_on_when_there_is_space() {
     assert_eq!(ledger.check_order(&node, "full").len(), ids.len());
     ledger.check_counts(&node, "full");
     node.stop();
+}
+
+#[test]
+fn a_readers_full_disk_holds_up_its_own_stages_and_nothing_is_lost() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let Some(disk) = Disk::mount(&folder.path().join("small")) else {
+        eprintln!("not checked: this user may not mount a small file system");
+        return;
+    };
+    let writer = Launch::at(&folder.path().join("writer")).with(&["--label", "n=0"]).start();
+    let mut reader =
+        Launch::at(&folder.path().join("small/data")).with(&["--label", "n=1"]).join(&writer.token()).start();
+    wait_for("they meet", 30, || (number(&writer.status()["peers"]) == 1).then_some(()));
+    let text = pipeline("far", "retention = { bytes = \"4MiB\" }")
+        .replace("shares = 6", "shares = 2\nlabels = { n = \"1\" }");
+    let file = folder.path().join("pipeline.toml");
+    fs::write(&file, text).unwrap();
+    writer.cli(&["deploy", &file.display().to_string()]).ok();
+    let mut ledger = Ledger::over(11);
+    let mut part = |name: &str, count| {
+        let path = folder.path().join(format!("{name}.jsonl"));
+        fs::write(&path, ledger.write(0, count)).unwrap();
+        path.display().to_string()
+    };
+    let whole = part("first", 1000);
+    writer.cli(&["publish", "far/events", &whole]).ok();
+    wait_for("it flows", 30, || (number(&stage(&reader, "far", "seen")["events_in"]) > 0).then_some(()));
+
+    let ballast = folder.path().join("small/ballast");
+    let room = disk.free_bytes() - FREE_BYTES / 8;
+    fs::write(&ballast, vec![1; usize::try_from(room).unwrap()]).unwrap();
+    // Its disk is full, the writer's is not: publishing goes on until the retention is used up.
+    let second = part("second", 60_000);
+    let publishing = writer.cli_started(&["publish", "--producer", "p", "far/events", &second], b"");
+    wait_for("the reader says that its disk is full", 60, || {
+        let status = reader.status().to_string();
+        (status.contains("space") || reader.logged().contains("disk_full")).then_some(())
+    });
+    assert_eq!(reader.get("/healthz").status, 200, "it lives");
+    assert_eq!(writer.get("/healthz").status, 200);
+    fs::remove_file(&ballast).unwrap();
+    publishing.wait(120).ok();
+    ledger.check_counts(&writer, "far");
+    ledger.check_order(&writer, "far");
+    // And what is on the disk now is whole.
+    reader.kill();
+    reader.start();
+    ledger.check_counts(&writer, "far");
+    reader.stop();
+}
+
+fn stage(node: &dunlin_tests::Node, pipeline: &str, stage: &str) -> serde_json::Value {
+    let shown = node.show(pipeline);
+    let stages = shown["stages"].as_array().unwrap();
+    stages.iter().find(|shown| shown["stage"] == stage).unwrap()["actors"][0].clone()
 }

@@ -8,15 +8,29 @@
     reason = "this is test code: a panic is how it says what is wrong"
 )]
 
+mod chance;
 mod counting;
+mod feeder;
+mod latency;
+mod outside;
+mod small_disk;
+mod stranger;
 
 mod access;
+mod bad_guests;
 mod bounds;
+mod cuts;
+mod damage;
 mod dead_letters;
 mod demo;
 mod errors;
+mod floods;
 mod flow;
 mod full_disk;
+mod kills;
+mod lost_tail;
+mod old_formats;
 mod ready;
 mod redeploy;
 mod restart;
+mod strangers;

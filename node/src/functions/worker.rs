@@ -132,7 +132,7 @@ impl WorkerState {
     fn permits(&self) -> Arc<Semaphore> {
         match self.posting.spec.chain.head {
             Head::Sink { .. } => Arc::clone(&self.posting.room.sink_permits),
-            Head::None | Head::Pass | Head::Wasm { .. } | Head::Learn { .. } => {
+            Head::None | Head::Pass | Head::Wasm { .. } | Head::Learn { .. } | Head::Forecast { .. } => {
                 Arc::clone(&self.posting.room.permits)
             }
         }

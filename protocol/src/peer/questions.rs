@@ -19,8 +19,7 @@ use crate::mesh::catalog::{LogName, Share};
 use crate::pipeline::plan::UnitId;
 use crate::rpc::{
     ActorReport, ActorStatus, DeadLetterStatus, Fault, FaultKind, LettersMoved, Liveness, NodeStatus,
-    PipelineState,
-    PipelineStatus, Question, Reply, Request, Response, Shown, StageStatus, Status,
+    PipelineState, PipelineStatus, Question, Reply, Request, Response, Shown, StageStatus, Status,
 };
 use crate::time::Time;
 use crate::wire::message::{AskId, Message};

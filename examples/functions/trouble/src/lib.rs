@@ -63,6 +63,11 @@ fn make(word: &str, key: &str) -> Result<Made, Failure> {
         "flood-state" => loop {
             black_box(state::get(key));
         },
+        // Some milliseconds, no trouble at all.
+        "work" => (0..1_000_000_u64).for_each(|n| _ = black_box(n)),
+        "flood-host" => loop {
+            black_box(host::random());
+        },
         "flood-log" => (0..1000).for_each(|line| host::log(host::Level::Info, &format!("line {line}"))),
         "other-key" => state::put("somebody-else", b"mine now"),
         "longer-key" => state::put(&format!("{key}0"), b"mine now"),
@@ -72,6 +77,7 @@ fn make(word: &str, key: &str) -> Result<Made, Failure> {
         "many-outputs" => return Ok(Made::Many(300_000, "{}".into())),
         "long-key" => return Ok(Made::Keyed("x".repeat(1025), 1)),
         "end-of-time" => return Ok(Made::Keyed(key.into(), u64::MAX)),
+        "gigabyte" => return Ok(Made::Many(1024, format!("\"{}\"", "x".repeat(1 << 20)))),
         "wrong-cause" => return Ok(Made::CausedBy(1000)),
         "file" => {
             let error = std::fs::read_to_string("/etc/passwd").unwrap_err();
