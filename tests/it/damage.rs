@@ -408,7 +408,7 @@ fn refuses_to_start(data: &Path, what: &str, sentence: &str) {
 
 #[test]
 fn files_that_say_who_a_node_is_are_never_made_up() {
-    let cases: &[(&str, &str)] = &[("identity", "damaged"), ("mesh", "mesh"), ("format", "format")];
+    let cases: &[(&str, &str)] = &[("identity", "damaged"), ("mesh", "damaged"), ("format", "format")];
     for (file, sentence) in cases {
         for damage in [&b"\x00\xff garbage"[..], b""] {
             let patient = Patient::new();
