@@ -561,7 +561,11 @@ impl Liar<'_> {
                 question: match self.chance.below(3) {
                     0 => Question::Actors { pipeline: None },
                     1 => Question::State { log: self.pick(&logs), key: None, limit: u32::MAX },
-                    _ => Question::DeadLetters { pipeline: "calm".parse().unwrap(), limit: u32::MAX },
+                    _ => Question::DeadLetters {
+                        pipeline: "calm".parse().unwrap(),
+                        limit: u32::MAX,
+                        letter: None,
+                    },
                 },
             },
             10 => Message::Answer { ask: AskId(self.chance.below(500)), reply: Reply::State(Vec::new()) },
