@@ -449,6 +449,13 @@ impl World {
     fn persist(&mut self, node: usize, log: LogId, records: &[Record], durability: Durability) {
         let life = self.nodes[node].life;
         let Some(seq) = records.last().map(|record| record.seq) else { return };
+        let hands_over = |record: &Record| {
+            matches!(record.decode(), Ok(Body::EpochStart(_) | Body::Close { .. } | Body::Inherit(_)))
+        };
+        if durability != Durability::Disk && records.iter().any(hands_over) {
+            self.errors
+                .push(format!("n{node} does not sync what hands log {log} over, up to record {}", seq.0));
+        }
         let took = Span(self.chance.between(0, self.climate.sync_ms));
         let done = self.nodes[node].disk_until.max(self.now).after(took);
         self.nodes[node].disk_until = done;

@@ -43,7 +43,7 @@ mutations! {
     memory_not_restored ForgetReplay "crashes" ""
     reader_from_the_start_after_a_reconnect ReadFromStart "links" ""
     credit_ignored IgnoreCredit "no-credit" "granted bytes"
-    close_not_synced LooseClose "redeploy-memory" ""
+    close_not_synced LooseClose "redeploy-memory" "does not sync what hands log"
     fold_not_inherited ForgetFold "redeploy" ""
     state_not_copied ForgetState "redeploy" ""
     successor_read_early PassEarly "redeploy" ""
