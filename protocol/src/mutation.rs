@@ -34,10 +34,38 @@ pub enum Mutation {
     ForgetState,
     /// A reader follows a log's successor without having read the log to its end.
     PassEarly,
+    /// Recovery does not sync what a crash left unsynced.
+    TrustUnsynced,
+    /// Recovery takes damage for a torn tail.
+    CutDamage,
+    /// Logs go although a damaged catalog log may say otherwise.
+    DeleteThoughDamaged,
+    /// An actor whose log was full at a restart is not told that its readers have passed.
+    SleepWhenFull,
+    /// A log takes more than its retention allows.
+    NeverFull,
+    /// Segments go before every reader has passed them.
+    TruncateUnread,
+    /// A restart goes on in the epoch before.
+    ReuseEpoch,
+    /// A commit's watermark is that of what it read, also when that is older.
+    WatermarkBack,
+    /// Later events of a key do not wait behind one that failed.
+    OvertakeParked,
+    /// Failed calls are not counted.
+    ParkForever,
+    /// Members that are taken for gone are not told that this node is here.
+    StayGone,
+    /// A question for modules is asked once.
+    AskModulesOnce,
+    /// An idle mark is due by the clock of the process that made the last append.
+    IdleByOldClock,
+    /// Catalog records are told and given to others before they are persisted.
+    TellCatalogEarly,
 }
 
 /// All of them.
-pub const MUTATIONS: [Mutation; 13] = [
+pub const MUTATIONS: &[Mutation] = &[
     Mutation::AcknowledgeEarly,
     Mutation::ServeEarly,
     Mutation::SkipPositionCheck,
@@ -51,6 +79,20 @@ pub const MUTATIONS: [Mutation; 13] = [
     Mutation::ForgetFold,
     Mutation::ForgetState,
     Mutation::PassEarly,
+    Mutation::TrustUnsynced,
+    Mutation::CutDamage,
+    Mutation::DeleteThoughDamaged,
+    Mutation::SleepWhenFull,
+    Mutation::NeverFull,
+    Mutation::TruncateUnread,
+    Mutation::ReuseEpoch,
+    Mutation::WatermarkBack,
+    Mutation::OvertakeParked,
+    Mutation::ParkForever,
+    Mutation::StayGone,
+    Mutation::AskModulesOnce,
+    Mutation::IdleByOldClock,
+    Mutation::TellCatalogEarly,
 ];
 
 #[cfg(all(feature = "mutations", debug_assertions))]

@@ -95,24 +95,22 @@ pub(super) enum NotStaged {
     Refused(String),
 }
 
-/// What recovery hands to the writer.
+/// What recovery hands to the writer, all of it synced.
 #[derive(Debug)]
 pub(super) struct Standing {
     pub head: Position,
     pub tail: Option<(Seq, u64)>,
     pub note: Note,
-    pub unsynced: BTreeSet<Seq>,
 }
 
 impl LogFile {
     pub fn new(log: LogId, name: LogName, view: Arc<LogView>) -> LogFile {
-        let standing =
-            Standing { head: Position::START, tail: None, note: Note::new(log), unsynced: BTreeSet::new() };
+        let standing = Standing { head: Position::START, tail: None, note: Note::new(log) };
         LogFile { unborn: Some(name), ..LogFile::recovered(log, view, standing) }
     }
 
     pub fn recovered(log: LogId, view: Arc<LogView>, standing: Standing) -> LogFile {
-        let Standing { head, tail, note, unsynced } = standing;
+        let Standing { head, tail, note } = standing;
         LogFile {
             log,
             folder: view.folder.clone(),
@@ -121,8 +119,8 @@ impl LogFile {
             head,
             tail,
             note,
-            folder_unsynced: !unsynced.is_empty(),
-            unsynced,
+            unsynced: BTreeSet::new(),
+            folder_unsynced: false,
             roll: false,
             repair: None,
             open: None,

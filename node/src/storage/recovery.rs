@@ -1,15 +1,16 @@
-//! Recovery: every log's files are read through the scan, torn tails are cut, damage is left as it
-//! is, and what remains is told to the core, a chunk at a time.
+//! Recovery: every log's files are read through the core's recovery, mended as it says (torn tails are
+//! cut, what was found unsynced is synced, damage is left as it is), and what remains is told to the
+//! core, a chunk at a time.
 
-use std::fs;
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
 use std::path::Path;
 use std::sync::Arc;
 
 use dunlin_protocol::effect::{Input, RecoveredLog};
 use dunlin_protocol::id::{LogId, Position, Seq};
-use dunlin_protocol::log::note::{FILE_BYTES_MAX, Note, Noted};
-use dunlin_protocol::log::scan::{LogScan, Scanned, Verdict};
-use dunlin_protocol::log::segment::HEADER_BYTES;
+use dunlin_protocol::log::note::{FILE_BYTES_MAX, Note};
+use dunlin_protocol::log::recovery::{Found as FoundSegment, LogRecovery, Mend, Recovered};
 use dunlin_protocol::mesh::catalog::LogName;
 use dunlin_protocol::wire::codec;
 
@@ -162,83 +163,76 @@ fn recover_log(log: LogId, folder: &Path) -> Result<(Extent, Standing), StorageE
     let snapshot = snapshots::newest(log, folder)?;
     let path = folder.join(NOTE);
     let note = if path.exists() { files::read_bounded(&path, FILE_BYTES_MAX as u64)? } else { Vec::new() };
-    let noted = Note::read(log, &note);
-    if noted == Noted::Unreadable {
+    let mut recovery = LogRecovery::new(log, &note, snapshot.unwrap_or_default());
+    if !recovery.has_note() {
         tracing::warn!(%log, "the note of the last synced end is damaged: everything on the disk counts as synced");
     }
-    let mut scan = LogScan::new(log, noted, snapshot.unwrap_or_default());
-    let (mut segments, mut torn) = (Vec::new(), Vec::new());
+    let mut marks: BTreeMap<Seq, Vec<Mark>> = BTreeMap::new();
     for first in files::list(folder, files::SEGMENT)? {
-        let path = files::numbered(folder, first, files::SEGMENT);
-        let bytes = files::read_bounded(&path, SEGMENT_FILE_BYTES_MAX)?;
-        let mut marks = Vec::new();
+        let bytes =
+            files::read_bounded(&files::numbered(folder, first, files::SEGMENT), SEGMENT_FILE_BYTES_MAX)?;
+        let marks = marks.entry(first).or_default();
         let mut last: Option<Position> = None;
-        let mut end = HEADER_BYTES as u64;
-        let verdict = scan.segment(first, &bytes, &mut |framed| {
+        recovery.segment(first, &bytes, &mut |framed| {
             let seq = Seq(framed.position.seq.0.saturating_sub(1));
             // Only the sequence and the hash of a mark are used; the epoch of the record before is
             // known for all but a segment's first.
             let epoch = last.map_or(framed.position.epoch, |last| last.epoch);
             let before = Position { epoch, seq, hash: framed.previous };
-            Extent::mark(&mut marks, Mark { at: framed.at, before });
-            (last, end) = (Some(framed.position), framed.end);
+            Extent::mark(marks, Mark { at: framed.at, before });
+            last = Some(framed.position);
         });
-        if let Verdict::TornTail { valid_bytes } = verdict {
-            torn.push((first, valid_bytes, bytes.len() as u64));
-        }
-        if last.is_some() {
-            segments.push(SegmentView { first, end, marks });
-        }
     }
-    let scanned = scan.finish();
-    if let Some(damage) = &scanned.damage {
+    let found = recovery.finish();
+    if let Some(damage) = &found.damage {
         tracing::error!(%log, "{damage}");
-    } else {
-        cut_torn(log, folder, &torn)?;
     }
-    let standing = standing(log, noted, &scanned, &segments, folder)?;
-    let extent = Extent { segments, head: scanned.head, snapshot, damage: scanned.damage };
-    Ok((extent, standing))
-}
-
-fn cut_torn(log: LogId, folder: &Path, torn: &[(Seq, u64, u64)]) -> Result<(), StorageError> {
-    for (first, valid_bytes, length) in torn {
-        let path = files::numbered(folder, *first, files::SEGMENT);
-        let lost = length - valid_bytes;
-        tracing::warn!(%log, segment = first.0, bytes = lost, "a torn tail was cut; none of it was synced");
-        // A header alone holds nothing, and its segment would be made again under the same name.
-        if *valid_bytes <= HEADER_BYTES as u64 {
-            files::remove(&path)?;
-        } else {
-            files::cut(&path, *valid_bytes)?;
-        }
+    if found.torn_bytes > 0 {
+        tracing::warn!(%log, bytes = found.torn_bytes, "a torn tail was cut; none of it was synced");
     }
-    if torn.is_empty() { Ok(()) } else { files::sync_folder(folder) }
-}
-
-/// Where writing goes on, and what of it is still to be synced.
-fn standing(
-    log: LogId,
-    noted: Noted,
-    scanned: &Scanned,
-    segments: &[SegmentView],
-    folder: &Path,
-) -> Result<Standing, StorageError> {
+    let note = mend(log, folder, &found)?;
+    let segments: Vec<SegmentView> = found
+        .segments
+        .iter()
+        .map(|FoundSegment { first, end }| {
+            let marks = marks.remove(first).unwrap_or_default();
+            SegmentView { first: *first, end: *end, marks }
+        })
+        .collect();
     let tail = segments.last().map(|segment| (segment.first, segment.end));
-    if scanned.damage.is_none() {
-        // A whole segment with no record in it (a crash right behind its header) is made again.
-        for first in files::list(folder, files::SEGMENT)? {
-            if segments.iter().all(|segment| segment.first != first) {
-                files::remove(&files::numbered(folder, first, files::SEGMENT))?;
+    let standing = Standing { head: found.head, tail, note };
+    Ok((Extent { segments, head: found.head, snapshot, damage: found.damage }, standing))
+}
+
+/// Makes the files what was believed of them. Gives the note that stands then.
+fn mend(log: LogId, folder: &Path, found: &Recovered) -> Result<Note, StorageError> {
+    let path = |segment: Seq| files::numbered(folder, segment, files::SEGMENT);
+    let mut noted = found.note;
+    for mend in &found.mends {
+        match *mend {
+            Mend::Cut { segment, bytes } => files::cut(&path(segment), bytes)?,
+            Mend::Remove { segment } => files::remove(&path(segment))?,
+            Mend::Sync { segment } => {
+                let path = path(segment);
+                files::sync(&File::open(&path).saying("open", &path)?, &path)?;
             }
+            Mend::SyncFolder => files::sync_folder(folder)?,
+            // What was found is synced either way. Without the note, a tail that tears later is cut
+            // further back, but nothing is acknowledged before the next sync has noted it.
+            Mend::Note(note) => match write_note(folder, &note) {
+                Ok(()) => noted = note,
+                Err(error) => tracing::warn!(%log, %error, "the note of the synced end could not be written"),
+            },
         }
     }
-    let note = match noted {
-        Noted::Known(note) => note,
-        Noted::Unreadable => Note::new(log),
-    };
-    let is_synced = |segment: &SegmentView| (segment.first, segment.end) <= (note.segment, note.end);
-    let unsynced = segments.iter().filter(|segment| !is_synced(segment)).map(|segment| segment.first);
-    let unsynced = unsynced.collect();
-    Ok(Standing { head: scanned.head, tail, note, unsynced })
+    Ok(noted)
+}
+
+fn write_note(folder: &Path, note: &Note) -> Result<(), StorageError> {
+    let path = folder.join(NOTE);
+    let options = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
+    let mut file = options.saying("open", &path)?;
+    let (at, bytes) = note.encode();
+    files::write_at(&mut file, &path, at, &bytes)?;
+    files::sync(&file, &path)
 }

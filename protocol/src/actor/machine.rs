@@ -16,9 +16,12 @@ use super::work::{Next, Verdict, Work, backoff};
 use crate::effect::{ActorSpec, CallError, CallId, Invoked, Outcome};
 use crate::event::Placed;
 use crate::id::{EventId, LetterId, LogId, Position, Seq};
-use crate::limits::{BATCH_BYTES_MAX, BATCH_EVENTS_MAX, DEAD_LETTER_BYTES_MAX, DEAD_LETTERS_MAX, PARKED_MAX};
+use crate::limits::{
+    BATCH_BYTES_MAX, BATCH_EVENTS_MAX, DEAD_LETTER_BYTES_MAX, DEAD_LETTERS_MAX, PARKED_MAX, RETRY_LAST,
+};
 use crate::log::record::{Advance, Commit, Parked};
 use crate::mesh::catalog::LogName;
+use crate::mutation::{Mutation, planted};
 use crate::time::{Span, Time};
 use crate::wire::message::{EdgeId, Mark, Slice};
 
@@ -63,6 +66,8 @@ pub struct Upstream {
     mark: Option<Mark>,
     /// It is read to its end but is no input any more: it holds no watermark back.
     pub aside: bool,
+    /// Why it cannot be read on, until it can.
+    pub trouble: Option<String>,
 }
 
 impl Upstream {
@@ -75,6 +80,7 @@ impl Upstream {
             head: Seq(0),
             mark: None,
             aside: false,
+            trouble: None,
         }
     }
 
@@ -197,11 +203,22 @@ impl Actor {
     }
 
     /// The log is open and the function ready.
-    pub fn opened(&mut self) {
+    pub fn opened(&mut self, now: Time) {
         if let Phase::Closed = self.phase {
             self.phase = Phase::Idle;
             self.trouble = None;
+            // What was parked under a clock that was ahead of this one waits no longer than the longest wait.
+            for parked in &mut self.memory.parked {
+                parked.due = parked.due.min(now.after(RETRY_LAST));
+            }
         }
+    }
+
+    /// Why it stands still, if it does: itself, or one of the logs that it reads.
+    pub fn trouble(&self) -> Option<&String> {
+        self.trouble
+            .as_ref()
+            .or_else(|| self.upstream.values().find_map(|upstream| upstream.trouble.as_ref()))
     }
 
     /// Committed slices arrived. The caller has checked that they follow on.
@@ -455,7 +472,8 @@ impl Actor {
         let mut frontier = self.memory.frontier.clone();
         advance(&mut frontier, &commit.frontier);
         let active = frontier.values().filter(|advance| !advance.idle).map(|advance| advance.watermark).min();
-        commit.watermark = active.unwrap_or(self.memory.watermark).max(self.memory.watermark);
+        let floor = if planted(Mutation::WatermarkBack) { Time(0) } else { self.memory.watermark };
+        commit.watermark = active.unwrap_or(self.memory.watermark).max(floor);
         commit.idle = active.is_none();
     }
 

@@ -34,6 +34,9 @@ pub struct SourceLog {
     pub memory: SourceMemory,
     ahead: SourceMemory,
     waiting: VecDeque<Waiting>,
+    /// Since when nothing came, as this process's clock shows it: the last append may have been made
+    /// under a clock that was ahead.
+    quiet_since: Time,
     /// The connector was started.
     pub connected: bool,
 }
@@ -65,7 +68,22 @@ pub enum Taken {
 
 impl SourceLog {
     pub fn new(log: LogId, stream: Arc<SourceStream>, memory: SourceMemory) -> SourceLog {
-        SourceLog { log, stream, ahead: memory.clone(), memory, waiting: VecDeque::new(), connected: false }
+        SourceLog {
+            log,
+            stream,
+            ahead: memory.clone(),
+            quiet_since: memory.last_append,
+            memory,
+            waiting: VecDeque::new(),
+            connected: false,
+        }
+    }
+
+    /// The log may be written from now on.
+    pub fn opened(&mut self, now: Time) {
+        if !planted(Mutation::IdleByOldClock) {
+            self.quiet_since = self.quiet_since.min(now);
+        }
     }
 
     /// Checks a request against the producer's progress and makes the append of what is new.
@@ -127,6 +145,7 @@ impl SourceLog {
     /// The append stands at `seq`, not persisted yet.
     pub fn appended(&mut self, append: &Append) {
         self.ahead.apply(append);
+        self.quiet_since = append.at;
     }
 
     pub fn await_seq(&mut self, waiting: Waiting) {
@@ -158,7 +177,7 @@ impl SourceLog {
         if self.ahead.idle || self.ahead.events == 0 {
             return Err(None);
         }
-        let due = self.ahead.last_append.after(SOURCE_IDLE);
+        let due = self.quiet_since.after(SOURCE_IDLE);
         if now < due {
             return Err(Some(due));
         }

@@ -162,7 +162,7 @@ fn actor() -> Actor {
     let spec = Arc::new(ActorSpec { name: LogName::Catalog(NodeId([1; 32])), chain, follows: None });
     let mut actor = Actor::new(LogId([6; 16]), spec, false);
     actor.upstream.insert(UPSTREAM, Upstream::new(EdgeId(1), BTreeMap::from([(0, 0)])));
-    actor.opened();
+    actor.opened(Time(0));
     actor
 }
 

@@ -15,6 +15,7 @@ use crate::event::{Event, Placed};
 use crate::id::{LetterId, LogId};
 use crate::limits::{ATTEMPTS_MAX, COMMIT_BYTES_MAX, RETRY_FIRST, RETRY_LAST};
 use crate::log::record::{Advance, Commit, DeadLetter, Parked, ParkedId};
+use crate::mutation::{Mutation, planted};
 use crate::time::{Span, Time};
 
 /// Events of one commit, in the order in which the function sees them.
@@ -100,7 +101,7 @@ impl Work {
     /// A fresh event; it parks at once when its key is blocked.
     pub fn take(&mut self, event: Invoked) {
         self.commit.events_in += 1;
-        if self.blocked.contains(&event.placed.event.key) {
+        if self.blocked.contains(&event.placed.event.key) && !planted(Mutation::OvertakeParked) {
             self.wait_behind(&event);
             return;
         }
@@ -169,7 +170,7 @@ impl Work {
     }
 
     fn is_blocked(&self, index: usize) -> bool {
-        let fresh = index >= self.retried.len();
+        let fresh = index >= self.retried.len() && !planted(Mutation::OvertakeParked);
         fresh && self.events.get(index).is_some_and(|event| self.blocked.contains(&event.placed.event.key))
     }
 
@@ -238,7 +239,7 @@ impl Work {
         let Some(event) = self.events.get(index).cloned() else { return };
         let FailedEvent { refused, stage, reason, again, .. } = failed;
         let parked = self.retried.get(index).cloned().unwrap_or_else(|| parked(&event, String::new()));
-        let attempts = parked.attempts + 1;
+        let attempts = if planted(Mutation::ParkForever) { 1 } else { parked.attempts + 1 };
         // A fused step's refusal is no reason to try the head again: what the head did stands.
         if again != Again::Never && refused.is_none() && attempts < ATTEMPTS_MAX {
             let due = now.after(backoff(attempts));

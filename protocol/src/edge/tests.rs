@@ -9,7 +9,7 @@ use crate::event::Event;
 use crate::id::{Epoch, Hash, LogId, NodeId, Position, Seq};
 use crate::limits::{EDGE_CREDIT_BYTES, EDGE_REPEAT};
 use crate::log::record::{Append, Body, EpochStart};
-use crate::log::writer::Log;
+use crate::log::writer::{Log, Recovered};
 use crate::mesh::catalog::LogName;
 use crate::pipeline::manifest::{Durability, Retention};
 use crate::pipeline::plan::SlotRange;
@@ -189,6 +189,8 @@ fn position_of_another_history_is_told_apart() {
 #[test]
 fn what_is_no_longer_in_memory_is_read() {
     let mut log = Log::new(LogName::Catalog(NodeId([1; 32])), Durability::Disk, Retention::default());
-    log.recover(log_of(&[10]).persisted(), Seq(1), Position::START, 100, None);
+    let head = log_of(&[10]).persisted();
+    let found = Recovered { head, first: Seq(1), covered: Position::START, bytes: 100 };
+    log.recover(found, None, Time(0));
     assert_eq!(subscription(100).push(&log), Push::Read(Seq(1)));
 }

@@ -10,11 +10,13 @@
 //!
 //! A log on a disk is three kinds of files: [`segment`]s with the records, one [`note`] of the
 //! last synced end, and [`snapshot`]s of what the records before a position added up to.
-//! [`scan`] reads them and says what may stay.
+//! [`scan`] reads them and says what may stay; [`recovery`] says what is to be mended before anything
+//! counts on what was found.
 
 mod bytes_in;
 pub mod note;
 pub mod record;
+pub mod recovery;
 pub mod scan;
 pub mod segment;
 pub mod snapshot;

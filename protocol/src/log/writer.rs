@@ -69,6 +69,18 @@ pub enum Standing {
     Gone,
 }
 
+/// What recovery found of a log.
+#[derive(Debug, Clone, Copy)]
+pub struct Recovered {
+    pub head: Position,
+    /// The first record that is still kept.
+    pub first: Seq,
+    /// What the newest snapshot covers.
+    pub covered: Position,
+    /// Bytes on the disk.
+    pub bytes: u64,
+}
+
 #[derive(Debug)]
 pub struct Log {
     pub id: LogId,
@@ -132,31 +144,30 @@ impl Log {
         }
     }
 
-    /// What recovery found, before the records behind the snapshot are replayed.
-    pub fn recover(
-        &mut self,
-        head: Position,
-        first: Seq,
-        snapshot: Position,
-        bytes: u64,
-        damage: Option<String>,
-    ) {
-        self.head = head;
-        self.persisted = head;
-        self.first = first;
-        self.snapshot = snapshot;
-        self.bytes = bytes;
+    /// What recovery found, before the records behind the snapshot are replayed. How old the records
+    /// are is not known any more: retention counts their age from `now`.
+    pub fn recover(&mut self, found: Recovered, damage: Option<String>, now: Time) {
+        self.head = found.head;
+        self.persisted = found.head;
+        self.first = found.first;
+        self.snapshot = found.covered;
+        self.bytes = found.bytes;
         self.damage = damage;
         // A log is snapshotted only once its actor is at work.
-        self.inherited = snapshot != Position::START;
-        if bytes > 0 {
-            self.marks.push_back(Mark { last: head.seq, bytes, at: Time(0) });
+        self.inherited = found.covered != Position::START;
+        if found.bytes > 0 {
+            self.marks.push_back(Mark { last: found.covered.seq, bytes: found.bytes, at: now });
         }
     }
 
     /// One replayed record (behind the snapshot, at or before the head).
-    pub fn replayed(&mut self, kept: Kept) {
-        self.since_snapshot += kept.bytes as u64;
+    pub fn replayed(&mut self, kept: Kept, now: Time) {
+        let bytes = kept.bytes as u64;
+        self.since_snapshot += bytes;
+        if let Some(covered) = self.marks.front_mut() {
+            covered.bytes = covered.bytes.saturating_sub(bytes);
+        }
+        self.mark(kept.position.seq, bytes, now);
         self.note_body(&kept);
         self.keep(kept);
     }
@@ -246,6 +257,10 @@ impl Log {
     fn note_bytes(&mut self, seq: Seq, bytes: u64, now: Time) {
         self.bytes += bytes;
         self.since_snapshot += bytes;
+        self.mark(seq, bytes, now);
+    }
+
+    fn mark(&mut self, seq: Seq, bytes: u64, now: Time) {
         match self.marks.back_mut() {
             Some(mark) if mark.bytes < MARK_BYTES => {
                 mark.last = seq;
@@ -326,7 +341,7 @@ impl Log {
     /// writer blocks.
     pub fn is_full(&self) -> bool {
         let unread = self.unread_bytes() + self.pending_bytes as u64;
-        !self.readers.is_empty() && unread >= self.retention.bytes
+        !self.readers.is_empty() && unread >= self.retention.bytes && !planted(Mutation::NeverFull)
     }
 
     pub fn wants_snapshot(&self) -> bool {
@@ -348,7 +363,10 @@ impl Log {
 
     /// The first record that must stay, if older ones may go now.
     pub fn truncatable(&mut self, now: Time) -> Option<Seq> {
-        let passed = self.passed_by_all().min(self.snapshot.seq);
+        let passed = match planted(Mutation::TruncateUnread) {
+            true => self.snapshot.seq,
+            false => self.passed_by_all().min(self.snapshot.seq),
+        };
         let mut before = None;
         while let Some(mark) = self.marks.front().copied() {
             let old = now.since(mark.at) > self.retention.age;

@@ -4,7 +4,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use super::record::{Append, Body, EpochStart, Record};
-use super::writer::{Kept, Log, Standing};
+use super::writer::{Kept, Log, Recovered, Standing};
 use crate::event::Event;
 use crate::id::{Epoch, Hash, LogId, NodeId, Position, Seq};
 use crate::mesh::catalog::LogName;
@@ -42,8 +42,10 @@ fn stand(log: &mut Log, bodies: impl IntoIterator<Item = Body>) -> Vec<Record> {
 fn reopened(records: &[Record], kept: usize) -> Log {
     let mut log = log();
     let found = &records[..kept];
-    log.recover(found.last().map_or(Position::START, Record::position), Seq(1), Position::START, 100, None);
-    found.iter().filter_map(Kept::of).for_each(|kept| log.replayed(kept));
+    let head = found.last().map_or(Position::START, Record::position);
+    let bytes = found.iter().map(|record| record.body.len() as u64).sum();
+    log.recover(Recovered { head, first: Seq(1), covered: Position::START, bytes }, None, NOW);
+    found.iter().filter_map(Kept::of).for_each(|kept| log.replayed(kept, NOW));
     log.append(Epoch(log.epoch().0 + 1), start());
     log.on_persisted(Seq(u64::MAX), NOW);
     log
@@ -132,4 +134,29 @@ fn young_records_stay_while_the_log_is_small() {
     stand(&mut log, [append(70_000)]);
     log.snapshotted(Some(log.head()));
     assert!(log.truncatable(NOW).is_some(), "beyond its bytes");
+}
+
+#[test]
+fn age_of_records_counts_from_the_restart() {
+    let mut log = log();
+    log.retention.age = Span::seconds(60);
+    let records = stand(&mut log, [start(), append(200_000), append(200_000)]);
+    let mut log = reopened(&records, 3);
+    log.retention.age = Span::seconds(60);
+    log.snapshotted(Some(log.persisted()));
+    assert_eq!(log.truncatable(NOW.after(Span::seconds(59))), None);
+    assert!(log.truncatable(NOW.after(Span::seconds(61))).is_some());
+}
+
+#[test]
+fn full_log_found_at_a_restart_is_free_as_far_as_its_readers_are() {
+    let reader = LogId([9; 16]);
+    let mut log = log();
+    let records = stand(&mut log, [start(), append(200_000), append(200_000), append(200_000)]);
+    let mut log = reopened(&records, 4);
+    log.retention.bytes = 300_000;
+    log.expect_readers([reader].into_iter());
+    assert!(log.is_full());
+    log.reader_committed(reader, records[2].position());
+    assert!(!log.is_full());
 }

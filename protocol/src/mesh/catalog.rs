@@ -177,6 +177,11 @@ impl Catalog {
         self.chains.entry(node).or_insert_with(|| Chain::new(node)).bar(why);
     }
 
+    /// A node whose log is damaged on this disk, if there is one: the facts may lack what it says.
+    pub fn damaged(&self) -> Option<&NodeId> {
+        self.chains.iter().find(|(_, chain)| chain.barred().is_some()).map(|(node, _)| node)
+    }
+
     /// The node begins: from here the wait of `ready_to_write` counts.
     pub fn begin(&mut self, now: Time) {
         self.begun = now;

@@ -15,6 +15,7 @@ use super::catalog::CatalogEntry;
 use crate::id::{Epoch, Hash, NodeId, Position, Seq};
 use crate::limits::{CATALOG_LOG_BYTES_MAX, NODES_MAX};
 use crate::log::record::{Body, Record};
+use crate::mutation::{Mutation, planted};
 use crate::wire::codec;
 use crate::wire::message::Head;
 
@@ -92,10 +93,13 @@ impl Chain {
 
     /// The end of what is on the disk: all that others are told and given.
     pub(super) fn head(&self) -> Head {
-        Head {
-            seq: Seq(self.persisted as u64),
-            hash: self.hash_at(self.persisted as u64).unwrap_or_default(),
-        }
+        let told = self.told() as u64;
+        Head { seq: Seq(told), hash: self.hash_at(told).unwrap_or_default() }
+    }
+
+    /// How many records others may know of.
+    fn told(&self) -> usize {
+        if planted(Mutation::TellCatalogEarly) { self.records.len() } else { self.persisted }
     }
 
     pub(super) fn barred(&self) -> Option<&str> {
@@ -194,7 +198,7 @@ impl Chain {
             return Vec::new();
         }
         let mut from = their.seq.0 as usize;
-        if from > self.persisted {
+        if from > self.told() {
             return Vec::new();
         }
         if from > 0 && self.hash_at(their.seq.0) != Some(their.hash) {
@@ -202,7 +206,7 @@ impl Chain {
         }
         let mut bytes = 0;
         let mut records = Vec::new();
-        for record in self.records.iter().take(self.persisted).skip(from) {
+        for record in self.records.iter().take(self.told()).skip(from) {
             bytes += weight(record);
             if bytes > bytes_max && !records.is_empty() {
                 break;

@@ -2,7 +2,12 @@
 //!
 //! A member is suspected when it answers no probe, direct or through others, and gone when it does
 //! not refute that within a few seconds. A node that finds itself declared gone takes its next
-//! generation and is seen alive again. Members are never forgotten, so a partition heals by itself.
+//! generation and is seen alive again. Members are never forgotten.
+//!
+//! Two things heal what a cut or a clock has done. Who is connected and does not count as alive is told
+//! again that we are here: after a long cut both sides took each other for gone, changed their
+//! generation, and speak to nobody. And a node that is spoken to by a higher generation than its own was
+//! started with a clock behind that of its start before: it takes the next one.
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::{String, ToString};
@@ -21,6 +26,7 @@ use thiserror::Error;
 
 use crate::id::NodeId;
 use crate::limits::{NODES_MAX, SWIM_BYTES_MAX, SWIM_TIMERS_MAX};
+use crate::mutation::{Mutation, planted};
 pub use crate::rpc::Liveness;
 use crate::time::Span;
 use crate::wire::codec::{self, CodecError};
@@ -54,6 +60,8 @@ pub struct Membership {
     timers: BTreeMap<u64, foca::Timer<Life>>,
     next_timer: u64,
     members: BTreeMap<NodeId, Liveness>,
+    /// Connected members that are suspected, and for how many beats.
+    suspects: BTreeMap<NodeId, u32>,
     sized_for: Size,
 }
 
@@ -62,6 +70,9 @@ impl fmt::Debug for Membership {
         f.debug_struct("Membership").field("members", &self.members).finish_non_exhaustive()
     }
 }
+
+/// A connected member is suspected for no longer than so many beats: longer than any suspicion lasts.
+const SUSPECT_BEATS_MAX: u32 = 12;
 
 /// Renewals fit behind each generation: what a running node renewed never beats its next start.
 const RENEWALS: u64 = 1 << 16;
@@ -76,6 +87,7 @@ impl Membership {
             timers: BTreeMap::new(),
             next_timer: 0,
             members: BTreeMap::new(),
+            suspects: BTreeMap::new(),
             sized_for,
         }
     }
@@ -94,7 +106,7 @@ impl Membership {
     }
 
     /// A connection to this member stands: it is told that we are here and tells whom it knows. Harmless
-    /// to repeat, and worth it on a beat while a connected node does not count as alive.
+    /// to repeat.
     pub fn on_connected(&mut self, node: NodeId, effects: &mut MeshEffects) {
         if node == self.foca.identity().node {
             return;
@@ -105,6 +117,39 @@ impl Membership {
         let _ = self.step(effects, |foca, runtime| foca.announce(to, runtime));
     }
 
+    /// On a beat: connected nodes that do not count as alive are told again that we are here.
+    pub fn repeat<'a>(&mut self, connected: impl Iterator<Item = &'a NodeId>, effects: &mut MeshEffects) {
+        let missing: Vec<NodeId> =
+            connected.filter(|node| self.liveness(node) != Liveness::Alive).copied().collect();
+        if planted(Mutation::StayGone) {
+            return;
+        }
+        self.suspects.retain(|node, _| missing.contains(node));
+        for node in missing {
+            self.on_connected(node, effects);
+            if self.liveness(&node) == Liveness::Suspect {
+                self.on_suspected(node, effects);
+            } else {
+                self.suspects.remove(&node);
+            }
+        }
+    }
+
+    /// A suspicion that was forgotten (its deadline, or the news of it, went with a generation of this
+    /// node) would never end: the suspect does not know of it. Taken for gone it is told so, and renews.
+    fn on_suspected(&mut self, node: NodeId, effects: &mut MeshEffects) {
+        let beats = self.suspects.entry(node).or_default();
+        *beats += 1;
+        if *beats <= SUSPECT_BEATS_MAX {
+            return;
+        }
+        self.suspects.remove(&node);
+        let suspect = self.foca.iter_membership_state().find(|member| member.id().node == node);
+        let Some(suspect) = suspect else { return };
+        let gone = Member::new(suspect.id().clone(), suspect.incarnation(), State::Down);
+        let _ = self.step(effects, |foca, runtime| foca.apply_many(core::iter::once(gone), true, runtime));
+    }
+
     /// A datagram from a member.
     pub fn on_swim(
         &mut self,
@@ -112,7 +157,12 @@ impl Membership {
         datagram: &[u8],
         effects: &mut MeshEffects,
     ) -> Result<(), SwimFault> {
-        self.check(from, datagram)?;
+        if let Some(generation) = self.check(from, datagram)?
+            && let Some(life) = (Life { node: self.foca.identity().node, generation }).renew()
+        {
+            // The only fault is that it is the same identity, which it is not.
+            let _ = self.step(effects, |foca, runtime| foca.change_identity(life, runtime));
+        }
         self.step(effects, |foca, runtime| foca.handle_data(datagram, runtime))
             .map_err(|error| SwimFault::Refused(error.to_string()))
     }
@@ -130,8 +180,9 @@ impl Membership {
         let _ = self.step(effects, |foca, runtime| foca.leave_cluster(runtime));
     }
 
-    /// Refuses what foca would take but must not: a foreign name, more members than there may be.
-    fn check(&self, from: NodeId, mut datagram: &[u8]) -> Result<(), SwimFault> {
+    /// Refuses what foca would take but must not: a foreign name, more members than there may be. Gives
+    /// this node's highest generation that the sender speaks of, if it is beyond the present one.
+    fn check(&self, from: NodeId, mut datagram: &[u8]) -> Result<Option<u64>, SwimFault> {
         if datagram.len() > SWIM_BYTES_MAX {
             return Err(SwimFault::Malformed(CodecError::TooLong(datagram.len()).to_string()));
         }
@@ -140,16 +191,23 @@ impl Membership {
         if header.src.node != from {
             return Err(SwimFault::WrongSender { claimed: header.src.node });
         }
+        let me = self.foca.identity();
+        let beyond = |life: &Life| (life.node == me.node).then_some(life.generation);
+        let mut generation = beyond(&header.dst).unwrap_or(0);
         let mut new = BTreeSet::from([from]);
         if datagram.len() >= 2 {
             for _ in 0..datagram.get_u16() {
                 let member: Member<Life> = take(&mut datagram).map_err(malformed)?;
+                generation = generation.max(beyond(member.id()).unwrap_or(0));
                 new.insert(member.id().node);
             }
         }
-        new.retain(|node| !self.members.contains_key(node) && *node != self.foca.identity().node);
+        new.retain(|node| !self.members.contains_key(node) && *node != me.node);
         let room = NODES_MAX.saturating_sub(self.members.len() + 1);
-        if new.len() > room { Err(SwimFault::TooMany) } else { Ok(()) }
+        match new.len() > room {
+            true => Err(SwimFault::TooMany),
+            false => Ok(Some(generation).filter(|generation| *generation > me.generation)),
+        }
     }
 
     fn step(

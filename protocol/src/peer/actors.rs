@@ -33,6 +33,7 @@ impl Peer {
     }
 
     pub(super) fn on_hosted(&mut self, actor: LogId, outcome: Result<(), String>, effects: &mut Effects) {
+        let now = self.now;
         let Some(machine) = self.actors.get_mut(&actor) else {
             effects.push(Effect::Unhost { actor });
             return;
@@ -43,7 +44,7 @@ impl Peer {
         }
         match outcome {
             Ok(()) => {
-                machine.opened();
+                machine.opened(now);
                 self.follow_upstreams(actor, effects);
                 self.restless_actors.insert(actor);
             }

@@ -1,7 +1,7 @@
 //! New revisions and removals: planned and placed once, by the node that takes the request; in the
 //! catalog only when every node that gets an actor has its modules.
 
-use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -11,9 +11,11 @@ use super::{Peer, distinct};
 use crate::actor::source::Asker;
 use crate::effect::{Effect, Effects, Level};
 use crate::id::{Digest, LogId, Name, NodeId, Seq};
+use crate::limits::REQUESTS_MAX;
 use crate::mesh::catalog::{CatalogEntry, Deployed, NodeFacts, Revision};
 use crate::mesh::lineage::revision_digest;
 use crate::mesh::revision::{Next, next_revision, removal};
+use crate::mutation::{Mutation, planted};
 use crate::pipeline::change::refuse_change;
 use crate::pipeline::manifest::{Manifest, Module, Operator};
 use crate::pipeline::plan::{Head, Home, Plan};
@@ -43,7 +45,7 @@ pub(super) struct Deploying {
 #[derive(Debug)]
 enum Step {
     /// Nodes are fetching modules.
-    Modules { waiting: BTreeSet<AskId>, revision: Revision },
+    Modules { waiting: BTreeMap<AskId, (NodeId, Vec<Digest>)>, revision: Revision },
     /// Its record of this node's catalog log is on its way to disk.
     Written { seq: Seq, record: Digest, revision: Revision, until: Time },
     /// A changed pipeline: its nodes are asked until those that can be reached have taken it.
@@ -159,12 +161,12 @@ impl Peer {
         let Some(content) = &revision.content else { return };
         let wants = modules_by_node(plan, content, candidates);
         let number = self.fresh();
-        let mut waiting = BTreeSet::new();
+        let mut waiting = BTreeMap::new();
         for (node, digests) in wants {
             let deadline = self.now.after(MODULES_DEADLINE);
             let ask = self.expect_reply(node, OnBehalf::Deploy(number), deadline, effects);
-            self.send(node, Message::WantModules { ask, digests }, effects);
-            waiting.insert(ask);
+            self.send(node, Message::WantModules { ask, digests: digests.clone() }, effects);
+            waiting.insert(ask, (node, digests));
         }
         if waiting.is_empty() {
             return self.write_revision(asker, pipeline, revision, effects);
@@ -364,7 +366,11 @@ impl Peer {
                 self.fetch_from(*digest, Some(from), effects);
             }
         }
-        self.module_wants.push(Wanted { from, ask, digests, deadline });
+        // Asked again, because the question or the answer was lost.
+        let known = self.module_wants.iter().any(|wanted| (wanted.from, wanted.ask) == (from, ask));
+        if !known && self.module_wants.len() < REQUESTS_MAX {
+            self.module_wants.push(Wanted { from, ask, digests, deadline });
+        }
         self.answer_wanted(effects);
     }
 
@@ -431,6 +437,15 @@ impl Peer {
     }
 
     pub(super) fn repeat_modules(&mut self, effects: &mut Effects) {
+        let waiting = self.deploys.values().filter_map(|deploying| match &deploying.step {
+            Step::Modules { waiting, .. } => Some(waiting),
+            Step::Written { .. } => None,
+        });
+        let unanswered: Vec<(AskId, NodeId, Vec<Digest>)> =
+            waiting.flatten().map(|(ask, (node, digests))| (*ask, *node, digests.clone())).collect();
+        for (ask, node, digests) in unanswered.into_iter().filter(|_| !planted(Mutation::AskModulesOnce)) {
+            self.send(node, Message::WantModules { ask, digests }, effects);
+        }
         let wanted: Vec<(Digest, NodeId)> = self
             .module_wants
             .iter()

@@ -12,6 +12,7 @@ use crate::id::{LogId, NodeId, Position, Seq};
 use crate::limits::{READ_BYTES_MAX, SUBSCRIPTIONS_PER_PEER_MAX};
 use crate::log::record::Record;
 use crate::log::writer::{Kept, Standing};
+use crate::mutation::{Mutation, planted};
 use crate::wire::message::{EdgeId, Filter, From, Message, Refusal, Slice};
 
 /// Readers of one log that may wait for it to open. Beyond: they are refused and ask again.
@@ -128,12 +129,7 @@ impl Peer {
             return self.send(node, Message::Refused { edge, why: Refusal::Unknown }, effects);
         }
         if let Some(reader) = reader {
-            let is_full = |peer: &Peer| peer.logs.get(&log).is_some_and(|writer| writer.is_full());
-            let was_full = is_full(self);
             self.reader_committed(node, log, reader, committed);
-            if was_full && !is_full(self) {
-                self.restless_actors.insert(log);
-            }
         }
         self.restless_logs.insert(log);
     }
@@ -146,7 +142,12 @@ impl Peer {
             && let Some(writer) = self.logs.get_mut(&log)
             && committed.seq <= writer.persisted().seq
         {
+            // After a restart every reader stands at the start until it is heard of.
+            let was_full = writer.is_full();
             writer.reader_committed(reader, committed);
+            if was_full && !writer.is_full() && !planted(Mutation::SleepWhenFull) {
+                self.restless_actors.insert(log);
+            }
         }
     }
 
@@ -322,6 +323,7 @@ impl Peer {
                     self.actors.get_mut(&actor).and_then(|actor| actor.upstream.get_mut(&log))
                 {
                     upstream.head = head;
+                    upstream.trouble = None;
                 }
             }
             Owner::Tap(tap) => self.on_tap_level(tap, effects),
@@ -417,9 +419,10 @@ impl Peer {
                 let detail = format!("log {log} of node {node} cannot be read on: {what}");
                 if let Owner::Actor(actor) = owner
                     && let Some(machine) = self.actors.get_mut(&actor)
+                    && let Some(upstream) = machine.upstream.get_mut(&log)
                 {
-                    let first_time = machine.trouble.as_ref() != Some(&detail);
-                    machine.trouble = Some(detail.clone());
+                    let first_time = upstream.trouble.as_ref() != Some(&detail);
+                    upstream.trouble = Some(detail.clone());
                     if first_time {
                         self.report(Level::Error, "edge_stopped", detail, effects);
                     }

@@ -59,15 +59,11 @@ impl Peer {
         self.carry_mesh(mesh, effects);
     }
 
-    /// Connected members that do not count as alive are greeted again: a greeting may be lost.
-    pub(super) fn greet_again(&mut self, effects: &mut Effects) {
-        let asleep: Vec<NodeId> =
-            self.connected.iter().copied().filter(|node| self.liveness(*node) != Liveness::Alive).collect();
-        for node in asleep {
-            let mut mesh = MeshEffects::default();
-            self.membership.on_connected(node, &mut mesh);
-            self.carry_mesh(mesh, effects);
-        }
+    /// Who is connected and does not count as alive is told again that this node is here.
+    pub(super) fn repeat_membership(&mut self, effects: &mut Effects) {
+        let mut mesh = MeshEffects::default();
+        self.membership.repeat(self.connected.iter(), &mut mesh);
+        self.carry_mesh(mesh, effects);
     }
 
     fn carry_mesh(&mut self, mesh: MeshEffects, effects: &mut Effects) {
@@ -234,6 +230,9 @@ impl Peer {
             .collect();
         for (id, name) in names {
             match self.wiring.assignment().fate(&name, self.catalog.facts()) {
+                // What a damaged catalog log does not tell any more may say otherwise.
+                Fate::Removed
+                    if self.catalog.damaged().is_some() && !planted(Mutation::DeleteThoughDamaged) => {}
                 Fate::Removed => {
                     self.stop_log(id, effects);
                     self.recovering.remove(&id);

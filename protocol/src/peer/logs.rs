@@ -26,7 +26,8 @@ impl Peer {
             writer.open = true;
             return;
         }
-        let epoch = crate::id::Epoch(writer.epoch().0 + 1);
+        let next = u64::from(!planted(Mutation::ReuseEpoch) || writer.epoch().0 == 0);
+        let epoch = crate::id::Epoch(writer.epoch().0 + next);
         let record =
             writer.append(epoch, Body::EpochStart(EpochStart { writer: me, keepers: alloc::vec![me], at }));
         effects.push(Effect::Persist { log, records: alloc::vec![record], durability: Durability::Disk });

@@ -217,6 +217,24 @@ impl Peer {
         &self.catalog
     }
 
+    pub fn membership(&self) -> &Membership {
+        &self.membership
+    }
+
+    /// What is held on behalf of somebody who waits: all zero when nobody does any more.
+    pub fn under_way(&self) -> [(&'static str, usize); 8] {
+        [
+            ("questions", self.asks.len()),
+            ("gatherings", self.gathers.len()),
+            ("look-ups", self.looks.len()),
+            ("reads", self.reads.len()),
+            ("deploys", self.deploys.len()),
+            ("wanted modules", self.module_wants.len()),
+            ("publish requests", self.unopened.len()),
+            ("unwritten catalog records", self.catalog_unwritten.values().map(VecDeque::len).sum()),
+        ]
+    }
+
     /// Whether the node serves: recovered, started, and level with its peers' catalogs.
     pub fn is_open(&self) -> bool {
         self.phase.is_open()
@@ -247,7 +265,7 @@ impl Peer {
     pub fn handle(&mut self, now: Time, input: Input, effects: &mut Effects) {
         self.now = now;
         match input {
-            Input::Recovered(found) => self.on_recovered(found),
+            Input::Recovered(found) => self.on_recovered(found, effects),
             Input::Replay { log, records } => self.on_replay(log, records, effects),
             Input::Start => self.on_start(effects),
             Input::Connected { node } => self.on_connected(node, effects),

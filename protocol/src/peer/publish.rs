@@ -168,6 +168,9 @@ impl Peer {
 
     /// A source log may be written: what waited goes in, a connector starts.
     pub(super) fn source_opened(&mut self, log: LogId, effects: &mut Effects) {
+        if let Some(source) = self.sources.get_mut(&log) {
+            source.opened(self.now);
+        }
         self.retry_unopened(effects);
         self.start_connector(log, effects);
         self.restless_actors.insert(log);

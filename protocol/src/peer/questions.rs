@@ -119,9 +119,10 @@ impl Peer {
     }
 
     fn status(&self) -> Status {
-        let paused = self.actors.iter().filter_map(|(log, actor)| {
-            actor.trouble.as_ref().map(|trouble| format!("actor {log}: {trouble}"))
-        });
+        let paused = self
+            .actors
+            .iter()
+            .filter_map(|(log, actor)| actor.trouble().map(|trouble| format!("actor {log}: {trouble}")));
         let damaged = self
             .logs
             .iter()
@@ -381,7 +382,7 @@ impl Peer {
             status.watermark = Some(actor.memory.watermark).filter(|at| *at > Time(0));
             status.parked = actor.memory.parked.len() as u64;
             status.dead = actor.memory.dead.len() as u64;
-            status.trouble = status.trouble.or_else(|| actor.trouble.clone());
+            status.trouble = status.trouble.or_else(|| actor.trouble().cloned());
             if !actor.is_ready() && status.trouble.is_none() {
                 status.trouble = Some("it is starting".to_string());
             }

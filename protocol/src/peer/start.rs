@@ -15,7 +15,7 @@ use crate::effect::{Effect, Effects, Level, RecoveredLog, Timer};
 use crate::id::{LogId, NodeId, Position, Seq};
 use crate::limits::{CATALOG_REPEAT, EDGE_REPEAT};
 use crate::log::record::Record;
-use crate::log::writer::{Kept, Log};
+use crate::log::writer::{Kept, Log, Recovered};
 use crate::mesh::catalog::{CatalogEntry, LogName};
 use crate::pipeline::manifest::{Durability, Retention};
 use crate::pipeline::plan::Role;
@@ -57,12 +57,20 @@ pub(super) struct Recovering {
 }
 
 impl Peer {
-    pub(super) fn on_recovered(&mut self, found: RecoveredLog) {
+    pub(super) fn on_recovered(&mut self, found: RecoveredLog, effects: &mut Effects) {
         let id = found.name.id();
+        if let Some(damage) = &found.damage {
+            let what = match &found.name {
+                LogName::Catalog(_) => "catalog_damaged",
+                LogName::Actor { .. } => "log_damaged",
+            };
+            self.report(Level::Error, what, format!("log {id}: {damage}"), effects);
+        }
         match &found.name {
             LogName::Catalog(node) => {
                 self.catalog_logs.insert(id, *node);
                 if let Some(damage) = found.damage {
+                    self.troubles.insert(format!("log {id}"), damage.clone());
                     self.catalog.bar(*node, damage);
                 }
             }
@@ -84,7 +92,8 @@ impl Peer {
                         Err(why) => damage = Some(damage.unwrap_or(why)),
                     }
                 }
-                log.recover(found.head, found.first, covered, found.bytes, damage);
+                let found = Recovered { head: found.head, first: found.first, covered, bytes: found.bytes };
+                log.recover(found, damage, self.now);
                 self.recovering.insert(id, Recovering { log, memory });
             }
         }
@@ -97,12 +106,13 @@ impl Peer {
             }
             return;
         }
+        let now = self.now;
         let Some(recovering) = self.recovering.get_mut(&log) else { return };
         for record in &records {
             match Kept::of(record) {
                 Some(kept) => {
                     recovering.memory.apply(&kept.body);
-                    recovering.log.replayed(kept);
+                    recovering.log.replayed(kept, now);
                 }
                 None => {
                     let why = format!("record {} of log {log} does not decode", record.seq.0);
@@ -146,7 +156,7 @@ impl Peer {
             self.open();
         }
         self.tell_own_facts(effects);
-        self.greet_again(effects);
+        self.repeat_membership(effects);
         self.repeat_unwritten(effects);
         self.dial_missing(effects);
         if self.now.since(self.started_at).0 % CATALOG_REPEAT.0 < EDGE_REPEAT.0 {

@@ -239,3 +239,35 @@ proptest! {
         let _ = a.on_swim(id(2), &broken, &mut effects);
     }
 }
+
+#[test]
+fn members_that_took_each_other_for_gone_find_back() {
+    let mut world = World::of(2);
+    world.run(3);
+    world.cut.insert((0, 1));
+    world.run(30);
+    check(&world, &["-g", "g-"]);
+    world.cut.clear();
+    for _ in 0..10 {
+        for n in 0..2 {
+            let other = [id(1 - n)];
+            world.act(n, |node, effects| node.repeat(other.iter(), effects));
+        }
+        world.run(1);
+    }
+    check(&world, &["-a", "a-"]);
+}
+
+#[test]
+fn a_clock_behind_that_of_the_start_before_does_no_harm() {
+    let mut world = World::of(3);
+    world.run(3);
+    world.nodes[2] = Some(Membership::new(id(2), world.now.0 - 900_000, 7));
+    world.act(2, |node, effects| node.on_connected(id(0), effects));
+    for _ in 0..10 {
+        let others = [id(0), id(1)];
+        world.act(2, |node, effects| node.repeat(others.iter(), effects));
+        world.run(1);
+    }
+    check(&world, &["-aa", "a-a", "aa-"]);
+}
