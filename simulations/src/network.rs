@@ -1,10 +1,12 @@
-//! Simulated links: in order while they stand, with latency; a lost link loses what is under way.
+//! Simulated links: they stand or not, are slow, silent in one direction, or clogged. A lost link
+//! loses what is under way.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use dunlin_protocol::time::{Span, Time};
+use dunlin_protocol::time::Time;
 
 use crate::chance::Chance;
+use crate::climate::Climate;
 
 /// A pair of nodes by index, the smaller first.
 pub type Pair = (usize, usize);
@@ -14,8 +16,12 @@ pub struct Network {
     /// The life number of each link that stands: messages of earlier lives are lost.
     up: BTreeMap<Pair, u64>,
     lives: u64,
-    /// Pairs that cannot connect now.
-    cut: BTreeSet<Pair>,
+    /// Pairs that cannot connect before then.
+    cut: BTreeMap<Pair, Time>,
+    /// Directions in which everything is lost until then, while the link stands.
+    silent: BTreeMap<(usize, usize), Time>,
+    /// Directions in which nothing arrives before then.
+    clogged: BTreeMap<(usize, usize), Time>,
     /// When the last message of each direction arrives: later ones arrive later.
     last: BTreeMap<(usize, usize), Time>,
 }
@@ -30,9 +36,10 @@ impl Network {
     }
 
     /// A new link, unless it stands or is cut. True when it was made.
-    pub fn connect(&mut self, a: usize, b: usize) -> bool {
+    pub fn connect(&mut self, a: usize, b: usize, now: Time) -> bool {
         let at = pair(a, b);
-        if a == b || self.cut.contains(&at) || self.up.contains_key(&at) {
+        let cut = self.cut.get(&at).is_some_and(|until| now < *until);
+        if a == b || cut || self.up.contains_key(&at) {
             return false;
         }
         self.lives += 1;
@@ -46,12 +53,22 @@ impl Network {
         self.up.remove(&pair(a, b)).is_some()
     }
 
-    pub fn cut(&mut self, a: usize, b: usize) {
-        self.cut.insert(pair(a, b));
+    pub fn cut(&mut self, a: usize, b: usize, until: Time) {
+        self.cut.insert(pair(a, b), until);
     }
 
+    pub fn silence(&mut self, from: usize, to: usize, until: Time) {
+        self.silent.insert((from, to), until);
+    }
+
+    pub fn clog(&mut self, from: usize, to: usize, until: Time) {
+        self.clogged.insert((from, to), until);
+    }
+
+    /// Cuts and silences end; what is clogged comes when it said.
     pub fn heal(&mut self) {
         self.cut.clear();
+        self.silent.clear();
     }
 
     pub fn links_of(&self, node: usize) -> Vec<usize> {
@@ -67,22 +84,27 @@ impl Network {
         self.up.keys().copied().collect()
     }
 
-    /// When a message sent now arrives, behind all sent before it.
+    /// When a message sent now arrives: behind all sent before it, unless it overtakes them. None:
+    /// never.
     pub fn arrival(
         &mut self,
         from: usize,
         to: usize,
         now: Time,
-        slowest_ms: u64,
+        climate: &Climate,
         chance: &mut Chance,
-    ) -> Time {
-        let delay = if chance.one_in(20) {
-            chance.between(1, slowest_ms * 10)
-        } else {
-            chance.between(0, slowest_ms)
-        };
+    ) -> Option<Time> {
+        let at = now.after(climate.latency(chance));
+        if self.silent.get(&(from, to)).is_some_and(|until| now < *until) {
+            return None;
+        }
+        let clogged = self.clogged.get(&(from, to)).copied().unwrap_or_default();
+        let at = at.max(clogged);
+        if chance.one_in(climate.reorder) {
+            return Some(at);
+        }
         let last = self.last.entry((from, to)).or_default();
-        *last = now.after(Span(delay)).max(*last);
-        *last
+        *last = at.max(*last);
+        Some(*last)
     }
 }

@@ -1,35 +1,38 @@
-//! What a run does: the mesh, the pipeline, the faults. A seed draws what a scenario leaves open.
+//! What a run does: the mesh, the pipeline, the weather, the faults. A seed draws what a scenario
+//! leaves open; `swarm` leaves nearly everything open.
 
 use dunlin_protocol::time::Span;
 
 use crate::chance::Chance;
-use crate::world::Climate;
+use crate::climate::Climate;
+use crate::faults::{Fault, Faults};
+use crate::swarm;
 
-/// How often faults strike, in milliseconds of virtual time between two of a kind; 0 for never.
 #[derive(Debug, Clone, Copy)]
 pub struct Scenario {
     pub name: &'static str,
     pub nodes: usize,
     pub publishers: usize,
     pub events_each: u64,
+    /// How long faults strike.
     pub chaos: Span,
-    pub crash_every: u64,
-    pub cut_every: u64,
-    pub power_loss: bool,
-    pub link_loss: u64,
     pub durability: &'static str,
     pub pipeline: &'static str,
-    /// `[retention] bytes`, empty for the default.
+    /// `[retention]`, empty for the default.
     pub retention: &'static str,
+    /// A segment of the simulated disks is closed at this size.
+    pub segment_bytes: u64,
     /// Bytes that fill each event up.
     pub padding: usize,
-    /// One in so many messages is lost or comes twice while its link stands.
-    pub message_loss: u64,
+    /// One in so many events is refused by the guest of stage `count` whenever it sees it; 0 for none.
+    pub poison: u64,
+    pub climate: Climate,
+    pub faults: Faults,
     /// What happens besides.
     pub trial: Trial,
 }
 
-/// One thing that a run tries besides its crashes and cuts.
+/// One thing that a run tries besides its faults.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Trial {
     None,
@@ -51,7 +54,8 @@ pub enum Trial {
     RedeployFull,
 }
 
-/// Source, filter, keyed stand-in guest, learning stage; every edge and every kind of home.
+/// Source, filter, guest, fused map, learning stage, another guest, sink: every edge and every kind of
+/// home.
 pub const PIPELINE: &str = r#"
 name = "sim"
 durability = "DURABILITY"
@@ -78,6 +82,11 @@ from = ["twice"]
 key = "v"
 wasm = "0000000000000000000000000000000000000000000000000000000000000000"
 
+[stage.guess]
+from = ["twice"]
+key = "key"
+learn = { target = "v", after = "20s" }
+
 [sink.out]
 from = ["twice"]
 stdout = {}
@@ -87,6 +96,9 @@ shares = 4
 
 [placement.last]
 shares = 3
+
+[placement.guess]
+shares = 2
 "#;
 
 /// The pipeline as its file number `number` has it: one bit of `changes` for each place that may differ.
@@ -125,89 +137,177 @@ const CALM: Scenario = Scenario {
     publishers: 4,
     events_each: 500,
     chaos: Span(8_000),
-    crash_every: 0,
-    cut_every: 0,
-    power_loss: false,
-    link_loss: 0,
     durability: "disk",
     pipeline: PIPELINE,
     retention: "",
+    segment_bytes: 16 << 10,
     padding: 0,
-    message_loss: 0,
+    poison: 0,
+    climate: Climate::FAIR,
+    faults: Faults::NONE,
     trial: Trial::None,
 };
 
-pub const SCENARIOS: [Scenario; 21] = [
+const POWER: Climate = Climate { power_loss: true, ..Climate::FAIR };
+const CRASHES: Faults = Faults::NONE.with(Fault::Crash, 1_200);
+
+/// Every scenario by name; `swarm` is drawn anew for each seed.
+pub const SCENARIOS: [Scenario; 29] = [
     CALM,
-    Scenario { name: "links", cut_every: 1_500, link_loss: 400, ..CALM },
-    Scenario { name: "crashes", crash_every: 1_500, link_loss: 2_000, ..CALM },
-    Scenario { name: "power", crash_every: 1_200, power_loss: true, ..CALM },
-    Scenario { name: "lone", nodes: 1, crash_every: 2_000, power_loss: true, ..CALM },
-    Scenario { name: "messages", message_loss: 60, cut_every: 3_000, ..CALM },
-    Scenario { name: "memory", crash_every: 1_200, durability: "memory", power_loss: true, ..CALM },
-    Scenario { name: "page", crash_every: 1_200, durability: "page", power_loss: true, ..CALM },
-    Scenario { name: "late-join", nodes: 4, crash_every: 3_000, trial: Trial::LateJoin, ..CALM },
-    Scenario { name: "absent", crash_every: 4_000, trial: Trial::Absent, ..CALM },
+    Scenario {
+        name: "links",
+        climate: Climate { link_loss: 400, ..Climate::FAIR },
+        faults: Faults::NONE.with(Fault::Cut, 1_500),
+        ..CALM
+    },
+    Scenario {
+        name: "crashes",
+        climate: Climate { link_loss: 2_000, ..Climate::FAIR },
+        faults: CRASHES.with(Fault::CrashInside, 3_000),
+        ..CALM
+    },
+    Scenario { name: "power", climate: POWER, faults: CRASHES, ..CALM },
+    Scenario {
+        name: "lone",
+        nodes: 1,
+        climate: POWER,
+        faults: Faults::NONE.with(Fault::Crash, 2_000),
+        ..CALM
+    },
+    Scenario {
+        name: "messages",
+        climate: Climate { message_loss: 60, ..Climate::FAIR },
+        faults: Faults::NONE.with(Fault::Cut, 3_000),
+        ..CALM
+    },
+    Scenario { name: "memory", durability: "memory", climate: POWER, faults: CRASHES, ..CALM },
+    Scenario { name: "page", durability: "page", climate: POWER, faults: CRASHES, ..CALM },
+    Scenario {
+        name: "late-join",
+        nodes: 4,
+        faults: Faults::NONE.with(Fault::Crash, 3_000),
+        trial: Trial::LateJoin,
+        ..CALM
+    },
+    Scenario { name: "absent", faults: Faults::NONE.with(Fault::Crash, 4_000), trial: Trial::Absent, ..CALM },
     Scenario { name: "full-disk", trial: Trial::FullDisk, ..CALM },
     Scenario {
         name: "stalled-reader",
-        retention: "256KiB",
+        retention: r#"{ bytes = "256KiB" }"#,
         padding: 8_000,
         events_each: 300,
         trial: Trial::Stalled,
         ..CALM
     },
     Scenario { name: "no-credit", padding: 30_000, events_each: 200, trial: Trial::Stalled, ..CALM },
-    REDEPLOY,
-    Scenario { name: "redeploy-crashes", crash_every: 1_200, link_loss: 2_000, ..REDEPLOY },
-    Scenario { name: "redeploy-power", crash_every: 1_000, power_loss: true, ..REDEPLOY },
+    Scenario { name: "damage", faults: Faults::NONE.with(Fault::Damage, 2_500), ..CALM },
+    // Processes die, and a moment after they are back the power goes.
     Scenario {
-        name: "redeploy-memory",
-        crash_every: 1_200,
-        power_loss: true,
-        durability: "memory",
+        name: "blackouts",
+        durability: "page",
+        climate: POWER,
+        faults: Faults::NONE.with(Fault::Crash, 500).with(Fault::Kill, 400),
+        ..CALM
+    },
+    Scenario {
+        name: "refusals",
+        poison: 20,
+        climate: Climate { traps: 12, ..Climate::FAIR },
+        faults: Faults::NONE.with(Fault::Crash, 3_000),
+        events_each: 250,
+        ..CALM
+    },
+    // Pipelines come and go on all sides of cuts, while questions and answers are lost.
+    Scenario {
+        name: "facts",
+        nodes: 4,
+        events_each: 100,
+        climate: Climate { message_loss: 60, ..Climate::FAIR },
+        faults: Faults::NONE.with(Fault::Neighbour, 400).with(Fault::Cut, 1_500).with(Fault::Crash, 3_000),
+        ..CALM
+    },
+    Scenario {
+        name: "damaged-facts",
+        events_each: 100,
+        faults: Faults::NONE.with(Fault::Neighbour, 400).with(Fault::Damage, 1_500).with(Fault::Cut, 2_000),
+        chaos: Span(20_000),
+        ..CALM
+    },
+    // Logs reach their size while nodes restart: an actor that may not write must be woken again.
+    Scenario {
+        name: "full-log",
+        retention: r#"{ bytes = "96KiB" }"#,
+        padding: 1_500,
+        events_each: 250,
+        faults: CRASHES.with(Fault::Stall, 1_000),
+        ..CALM
+    },
+    // Cuts that outlast suspicion, so that members take each other for gone; clocks that are off.
+    Scenario {
+        name: "long-cuts",
+        climate: Climate { clock_off_ms: 3_600_000, clock_drift: 200, ..Climate::FAIR },
+        faults: Faults::NONE.with(Fault::Cut, 6_000).with(Fault::Crash, 6_000),
+        chaos: Span(40_000),
+        ..CALM
+    },
+    REDEPLOY,
+    Scenario {
+        name: "redeploy-crashes",
+        climate: Climate { link_loss: 2_000, ..Climate::FAIR },
+        faults: CRASHES,
         ..REDEPLOY
     },
-    Scenario { name: "redeploy-absent", nodes: 4, crash_every: 3_000, trial: Trial::RedeployAbsent, ..CALM },
+    Scenario { name: "redeploy-power", climate: POWER, faults: CRASHES, ..REDEPLOY },
+    Scenario { name: "redeploy-memory", climate: POWER, faults: CRASHES, durability: "memory", ..REDEPLOY },
+    Scenario {
+        name: "redeploy-absent",
+        nodes: 4,
+        faults: Faults::NONE.with(Fault::Crash, 3_000),
+        trial: Trial::RedeployAbsent,
+        ..CALM
+    },
     Scenario { name: "redeploy-full", trial: Trial::RedeployFull, ..CALM },
     Scenario { name: "rivals", trial: Trial::Rivals, ..CALM },
     Scenario {
         name: "rivals-crashes",
-        crash_every: 1_500,
-        power_loss: true,
-        message_loss: 200,
+        climate: Climate { message_loss: 200, ..POWER },
+        faults: Faults::NONE.with(Fault::Crash, 1_500),
         trial: Trial::Rivals,
         ..CALM
     },
+    Scenario { name: "swarm", ..CALM },
 ];
 
-const REDEPLOY: Scenario = Scenario { name: "redeploy", cut_every: 2_500, trial: Trial::Redeploy, ..CALM };
+const REDEPLOY: Scenario = Scenario {
+    name: "redeploy",
+    faults: Faults::NONE.with(Fault::Cut, 2_500),
+    trial: Trial::Redeploy,
+    ..CALM
+};
 
 impl Scenario {
-    pub fn named(name: &str) -> Option<Scenario> {
-        SCENARIOS.iter().find(|scenario| scenario.name == name).copied()
-    }
-
-    /// The scenario that a seed stands for when none is named.
-    pub fn of_seed(seed: u64) -> Scenario {
-        SCENARIOS[(seed % SCENARIOS.len() as u64) as usize]
-    }
-
-    pub fn climate(&self, chance: &mut Chance) -> Climate {
-        Climate {
-            latency_ms: chance.between(1, 12),
-            sync_ms: chance.between(1, 8),
-            call_ms: chance.between(0, 6),
-            link_loss: self.link_loss,
-            message_loss: self.message_loss,
-            power_loss: self.power_loss,
-        }
+    /// The scenario of this name, as this seed draws it.
+    pub fn named(name: &str, seed: u64) -> Option<Scenario> {
+        let found = SCENARIOS.iter().find(|scenario| scenario.name == name).copied()?;
+        let mut chance = Chance::new(seed ^ 0x5eed);
+        Some(match found.name {
+            "swarm" => swarm::drawn(&mut chance),
+            _ => {
+                let climate = Climate {
+                    latency_ms: chance.between(1, 12),
+                    sync_ms: chance.between(1, 8),
+                    call_ms: chance.between(0, 6),
+                    ..found.climate
+                };
+                Scenario { climate, ..found }
+            }
+        })
     }
 
     pub fn manifest_text(&self) -> String {
         let retention = match self.retention {
             "" => String::new(),
-            bytes => format!("retention = {{ bytes = \"{bytes}\" }}"),
+            some => format!("retention = {some}"),
         };
         self.pipeline.replace("DURABILITY", self.durability).replace("RETENTION", &retention)
     }

@@ -1,5 +1,6 @@
 //! How one run of one seed ended.
 
+use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::run::{Broken, Good, Run};
@@ -24,9 +25,19 @@ pub fn once(seed: u64, scenario: Scenario, loud: bool) -> Result<Good, Failure> 
         Ok(Ok(good)) => return Ok(good),
         Ok(Err(broken @ Broken::NoProgress(_))) => (128, broken.to_string()),
         Ok(Err(broken @ Broken::Promise(_))) => (129, broken.to_string()),
-        Err(_) => (127, "a node crashed (see the panic above)".to_string()),
+        // What was broken before comes first: a world in which a promise is broken may well stop there.
+        Err(panic) => match run.world.watch.broken.take() {
+            Some(broken) => (129, Broken::Promise(broken).to_string()),
+            None => (127, format!("a node crashed: {}", said(&*panic))),
+        },
     };
     Err(Failure { code, what, trace: run.world.trace.last_lines(40).cloned().collect() })
+}
+
+/// What a panic said.
+fn said(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("without a word")
 }
 
 /// Runs a seed twice: both runs must leave the same trace.
@@ -38,4 +49,9 @@ pub fn twice(seed: u64, scenario: Scenario, loud: bool) -> Result<Good, Failure>
         return Err(Failure { code: 129, what, trace: Vec::new() });
     }
     Ok(first)
+}
+
+/// The command that runs a seed again.
+pub fn replay(seed: u64, scenario: &str) -> String {
+    format!("cargo run -p dunlin-simulations -- --seed {seed} --scenario {scenario} --trace")
 }

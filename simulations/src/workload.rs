@@ -9,6 +9,7 @@ use dunlin_protocol::id::{LogId, Name};
 use dunlin_protocol::rpc::{FaultKind, ProducerRange, Publish, Request, Response};
 use dunlin_protocol::time::{Span, Time};
 
+use crate::functions::POISON;
 use crate::scenario::Scenario;
 use crate::world::World;
 
@@ -33,6 +34,10 @@ pub struct Publisher {
     pub log: Option<LogId>,
     /// Bytes that fill each event up.
     padding: usize,
+    /// One in so many events is refused wherever it is counted.
+    poison: u64,
+    /// The node that it asks now: another one than its own once it can name the log.
+    asks: usize,
     /// The durability class may lose a tail: told so, it sends again from where the log ends.
     may_lose: bool,
     /// How often it was told to wait, and that a disk did not take its events.
@@ -54,6 +59,8 @@ impl Publisher {
             next_at: Time(0),
             log: None,
             padding: scenario.padding,
+            poison: scenario.poison,
+            asks: node,
             may_lose: scenario.may_lose(),
             busy: 0,
             unkept: 0,
@@ -69,8 +76,11 @@ impl Publisher {
         let key = format!("k{}", (n * 7 + n / 3) % self.keys);
         let padding = "x".repeat(self.padding);
         let v = (n * 31) % 97;
-        let payload =
-            format!(r#"{{"producer":"{}","n":{n},"key":"{key}","v":{v},"padding":"{padding}"}}"#, self.name);
+        let mark = if self.poison > 0 && n % self.poison == 1 { POISON } else { "" };
+        let payload = format!(
+            r#"{{"producer":"{}","n":{n},"key":"{key}","v":{v},{mark}"padding":"{padding}"}}"#,
+            self.name
+        );
         Event {
             key: Bytes::from(key.into_bytes()),
             time: Time(1_000_000 + n * 1000),
@@ -90,7 +100,13 @@ impl Publisher {
             None => (first + world.chance.between(0, 9)).min(self.total),
         };
         self.next_at = world.now.after(PATIENCE);
-        if !world.is_up(self.node) {
+        // At its own node it may leave the log's name out; elsewhere the request is forwarded by it.
+        let others = world.nodes.len() as u64 - 1;
+        self.asks = match self.log {
+            Some(_) if world.chance.one_in(5) => world.chance.between(0, others) as usize,
+            Some(_) | None => self.node,
+        };
+        if !world.is_up(self.asks) {
             return;
         }
         let sequences: Vec<u64> = (first..=last).collect();
@@ -100,10 +116,10 @@ impl Publisher {
             pipeline: self.pipeline.clone(),
             source: self.source.clone(),
             producer,
-            log: None,
+            log: self.log.filter(|_| self.asks != self.node),
             events,
         };
-        let id = world.request(self.node, Request::Publish(publish));
+        let id = world.request(self.asks, Request::Publish(publish));
         self.under_way = Some((id, last));
     }
 

@@ -1,5 +1,5 @@
-//! The simulator finds bugs: each one planted in the core fails some of the first seeds, with the exit
-//! code of a broken promise.
+//! The simulator finds bugs: each one planted in the core fails some of the first seeds of a scenario,
+//! with the exit code of a broken promise (129) or of missing progress (128).
 #![cfg(debug_assertions)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
@@ -12,11 +12,13 @@ const SEEDS_MAX: u64 = 40;
 
 /// Plants the bug and returns how the first seed that notices it ends.
 fn first_failure(mutation: Mutation, scenario: &str) -> Failure {
-    let scenario = Scenario::named(scenario).expect("a scenario of this name");
     plant(Some(mutation));
-    let found = (0..SEEDS_MAX).find_map(|seed| verdict::once(seed, scenario, false).err());
+    let found = (0..SEEDS_MAX).find_map(|seed| {
+        let scenario = Scenario::named(scenario, seed).expect("a scenario of this name");
+        verdict::once(seed, scenario, false).err()
+    });
     plant(None);
-    found.unwrap_or_else(|| panic!("{mutation:?} passed {SEEDS_MAX} seeds of {}", scenario.name))
+    found.unwrap_or_else(|| panic!("{mutation:?} passed {SEEDS_MAX} seeds of {scenario}"))
 }
 
 #[track_caller]
@@ -27,26 +29,40 @@ fn check(mutation: Mutation, scenario: &str, code: u8, what: &str) {
 }
 
 macro_rules! mutations {
-    ($($test:ident $mutation:ident $scenario:literal $what:literal)*) => {
-        $(#[test] fn $test() { check(Mutation::$mutation, $scenario, 129, $what); })*
+    ($($test:ident $mutation:ident $scenario:literal $code:literal $what:literal)*) => {
+        $(#[test] fn $test() { check(Mutation::$mutation, $scenario, $code, $what); })*
         const TESTED: &[Mutation] = &[$(Mutation::$mutation),*];
     };
 }
 
 mutations! {
-    acknowledgement_before_persisted AcknowledgeEarly "power" "is expected"
-    readers_served_before_persisted ServeEarly "power" ""
-    skipped_position_check SkipPositionCheck "messages" ""
-    producers_forgotten ForgetProducers "crashes" "stands 2 times"
-    frontier_not_advanced FrontierStands "crashes" ""
-    state_applied_before_persisted ApplyEarly "power" ""
-    memory_not_restored ForgetReplay "crashes" ""
-    reader_from_the_start_after_a_reconnect ReadFromStart "links" ""
-    credit_ignored IgnoreCredit "no-credit" "granted bytes"
-    close_not_synced LooseClose "redeploy-memory" "does not sync what hands log"
-    fold_not_inherited ForgetFold "redeploy" ""
-    state_not_copied ForgetState "redeploy" ""
-    successor_read_early PassEarly "redeploy" ""
+    acknowledgement_before_persisted AcknowledgeEarly "power" 129 "is expected"
+    readers_served_before_persisted ServeEarly "power" 129 ""
+    skipped_position_check SkipPositionCheck "messages" 129 ""
+    producers_forgotten ForgetProducers "crashes" 129 "stands 2 times"
+    frontier_not_advanced FrontierStands "crashes" 129 ""
+    state_applied_before_persisted ApplyEarly "power" 129 ""
+    memory_not_restored ForgetReplay "crashes" 129 ""
+    reader_from_the_start_after_a_reconnect ReadFromStart "links" 129 ""
+    credit_ignored IgnoreCredit "no-credit" 129 "granted bytes"
+    close_not_synced LooseClose "redeploy-memory" 129 "does not sync what hands log"
+    fold_not_inherited ForgetFold "redeploy" 129 ""
+    state_not_copied ForgetState "redeploy" 129 ""
+    successor_read_early PassEarly "redeploy" 129 ""
+    unsynced_records_trusted TrustUnsynced "blackouts" 129 "promised to survive"
+    damage_cut_away CutDamage "damage" 129 ""
+    logs_deleted_by_a_damaged_catalog DeleteThoughDamaged "damaged-facts" 129 "nobody removed it"
+    size_of_a_log_ignored NeverFull "stalled-reader" 129 "unread bytes"
+    unread_records_dropped TruncateUnread "full-log" 129 ""
+    epoch_used_twice ReuseEpoch "crashes" 129 "began behind epoch"
+    watermark_behind_an_idle_source WatermarkBack "crashes" 129 "goes back"
+    full_log_asleep SleepWhenFull "full-log" 128 "lags"
+    failures_not_counted ParkForever "refusals" 128 ""
+    members_gone_for_ever StayGone "long-cuts" 128 "takes"
+    modules_asked_for_once AskModulesOnce "messages" 128 "the deploy"
+    idle_mark_by_another_clock IdleByOldClock "long-cuts" 128 "idle"
+    parked_events_overtaken OvertakeParked "refusals" 129 "came out behind"
+    catalog_told_before_persisted TellCatalogEarly "crashes" 129 "does not stand on its disk"
 }
 
 #[test]

@@ -1,31 +1,34 @@
-//! Seeds that once failed, and fresh ones of every scenario; each runs twice and leaves one trace.
+//! Seeds that once failed, fresh ones of every scenario, and hundreds of the swarm; each runs twice and
+//! leaves one trace.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+use std::ops::Range;
 
 use dunlin_simulations::scenario::{SCENARIOS, Scenario};
 use dunlin_simulations::verdict;
 
 const REGRESSIONS: &str = include_str!("../seeds/regressions.txt");
-/// Seeds of each scenario; `simulate --seeds` runs as many as one likes.
-const FRESH: u64 = 5;
+/// Seeds of each named scenario; `simulate --seeds` runs as many as one likes.
+const FRESH: u64 = 2;
 
 #[track_caller]
-fn check(seed: u64, scenario: Scenario) {
+fn check(seed: u64, name: &str) {
+    let scenario = Scenario::named(name, seed).expect("a scenario of this name");
     if let Err(failure) = verdict::twice(seed, scenario, false) {
-        let replay = format!("cargo run -p dunlin-simulations -- --seed {seed} --scenario {}", scenario.name);
-        panic!("seed {seed} of {}: exit {}, {}\nreplay: {replay}", scenario.name, failure.code, failure.what);
+        let replay = verdict::replay(seed, name);
+        panic!("seed {seed} of {name}: exit {}, {}\nreplay: {replay}", failure.code, failure.what);
     }
 }
 
 #[track_caller]
-fn check_all(name: &str) {
-    let scenario = Scenario::named(name).expect("a scenario of this name");
-    (0..FRESH).for_each(|seed| check(seed, scenario));
+fn check_all(seeds: Range<u64>, name: &str) {
+    seeds.for_each(|seed| check(seed, name));
 }
 
 macro_rules! scenarios {
     ($($test:ident $name:literal)*) => {
-        $(#[test] fn $test() { check_all($name); })*
-        const TESTED: &[&str] = &[$($name),*];
+        $(#[test] fn $test() { check_all(0..FRESH, $name); })*
+        const TESTED: &[&str] = &[$($name),*, "swarm"];
     };
 }
 
@@ -43,6 +46,13 @@ scenarios! {
     full_disk "full-disk"
     stalled_reader "stalled-reader"
     no_credit "no-credit"
+    damage "damage"
+    blackouts "blackouts"
+    refusals "refusals"
+    facts "facts"
+    damaged_facts "damaged-facts"
+    full_log "full-log"
+    long_cuts "long-cuts"
     redeploy "redeploy"
     redeploy_crashes "redeploy-crashes"
     redeploy_power "redeploy-power"
@@ -51,6 +61,21 @@ scenarios! {
     redeploy_full "redeploy-full"
     rivals "rivals"
     rivals_crashes "rivals-crashes"
+}
+
+#[test]
+fn swarm_first_hundred() {
+    check_all(0..100, "swarm");
+}
+
+#[test]
+fn swarm_second_hundred() {
+    check_all(100..200, "swarm");
+}
+
+#[test]
+fn swarm_third_hundred() {
+    check_all(200..300, "swarm");
 }
 
 #[test]
@@ -65,7 +90,6 @@ fn seeds_that_once_failed_pass() {
     for line in REGRESSIONS.lines().filter(|line| !line.starts_with('#') && !line.is_empty()) {
         let mut words = line.split_whitespace();
         let seed = words.next().and_then(|word| word.parse().ok()).expect("a line begins with its seed");
-        let scenario = words.next().and_then(Scenario::named).expect("the second word is a scenario");
-        check(seed, scenario);
+        check(seed, words.next().expect("the second word is a scenario"));
     }
 }

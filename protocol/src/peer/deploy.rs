@@ -1,7 +1,7 @@
 //! New revisions and removals: planned and placed once, by the node that takes the request; in the
 //! catalog only when every node that gets an actor has its modules.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -439,7 +439,7 @@ impl Peer {
     pub(super) fn repeat_modules(&mut self, effects: &mut Effects) {
         let waiting = self.deploys.values().filter_map(|deploying| match &deploying.step {
             Step::Modules { waiting, .. } => Some(waiting),
-            Step::Written { .. } => None,
+            Step::Written { .. } | Step::Taking { .. } => None,
         });
         let unanswered: Vec<(AskId, NodeId, Vec<Digest>)> =
             waiting.flatten().map(|(ask, (node, digests))| (*ask, *node, digests.clone())).collect();

@@ -16,7 +16,6 @@ use crate::mesh::catalog::{CatalogEntry, LogName};
 use crate::mesh::membership::MeshEffects;
 use crate::mutation::{Mutation, planted};
 use crate::pipeline::manifest::Durability;
-use crate::rpc::Liveness;
 use crate::wire::message::{EdgeId, Filter, From, Message};
 
 impl Peer {

@@ -2,10 +2,12 @@
 #![allow(clippy::unwrap_used, reason = "a tool of developers: what it does not expect stops it")]
 
 use std::process::ExitCode;
+use std::time::Instant;
 
 use clap::Parser;
+use dunlin_simulations::run::Good;
 use dunlin_simulations::scenario::{SCENARIOS, Scenario};
-use dunlin_simulations::verdict::twice;
+use dunlin_simulations::verdict::{Failure, replay, twice};
 
 /// Drives whole Dunlin nodes through virtual time. Ends with 127 after a crash, 128 without progress, 129 when a promise is broken.
 #[derive(Debug, Parser)]
@@ -16,9 +18,9 @@ struct Arguments {
     /// A range of seeds, the end left out: 0..100.
     #[arg(long)]
     seeds: Option<String>,
-    /// A scenario by name; by default the seed chooses.
-    #[arg(long)]
-    scenario: Option<String>,
+    /// A scenario by name; `swarm` draws everything from the seed.
+    #[arg(long, default_value = "swarm")]
+    scenario: String,
     #[arg(long)]
     nodes: Option<usize>,
     /// Length of the phase with faults.
@@ -27,6 +29,9 @@ struct Arguments {
     /// Print every transition.
     #[arg(long)]
     trace: bool,
+    /// Go on behind seeds that fail, and print a line for those only.
+    #[arg(long)]
+    sweep: bool,
 }
 
 fn main() -> ExitCode {
@@ -42,12 +47,40 @@ fn main() -> ExitCode {
         },
         (None, None) => 0..1,
     };
-    for seed in seeds {
-        if let Err(code) = run_seed(seed, &arguments) {
-            return code;
-        }
+    if Scenario::named(&arguments.scenario, 0).is_none() {
+        let names: Vec<&str> = SCENARIOS.iter().map(|scenario| scenario.name).collect();
+        eprintln!("there is no scenario '{}'; there are {}", arguments.scenario, names.join(", "));
+        return ExitCode::from(2);
     }
-    ExitCode::SUCCESS
+    let (began, mut runs, mut virtual_ms, mut worst) = (Instant::now(), 0u32, 0, None);
+    for seed in seeds {
+        let scenario = drawn(seed, &arguments);
+        match twice(seed, scenario, arguments.trace) {
+            Ok(good) => {
+                virtual_ms += 2 * good.virtual_ms;
+                if !arguments.sweep {
+                    tell(seed, &arguments.scenario, &good);
+                }
+            }
+            Err(failure) => {
+                tell_failure(seed, &arguments, &failure);
+                worst = worst.max(Some(failure.code));
+                if !arguments.sweep {
+                    break;
+                }
+            }
+        }
+        runs += 1;
+    }
+    if arguments.sweep || runs > 1 {
+        let minutes = began.elapsed().as_secs_f64() / 60.0;
+        eprintln!(
+            "{runs} seeds, each twice, in {minutes:.1} minutes: {:.0} seeds and {:.1} virtual hours a minute",
+            f64::from(runs) / minutes,
+            virtual_ms as f64 / 3_600_000.0 / minutes
+        );
+    }
+    worst.map_or(ExitCode::SUCCESS, ExitCode::from)
 }
 
 fn parse_range(text: &str) -> Option<std::ops::Range<u64>> {
@@ -55,35 +88,32 @@ fn parse_range(text: &str) -> Option<std::ops::Range<u64>> {
     Some(first.parse().ok()?..end.parse().ok()?)
 }
 
-fn run_seed(seed: u64, arguments: &Arguments) -> Result<(), ExitCode> {
-    let mut scenario = match &arguments.scenario {
-        None => Scenario::of_seed(seed),
-        Some(name) => Scenario::named(name).ok_or_else(|| {
-            let names: Vec<&str> = SCENARIOS.iter().map(|scenario| scenario.name).collect();
-            eprintln!("there is no scenario '{name}'; there are {}", names.join(", "));
-            ExitCode::from(2)
-        })?,
-    };
+fn drawn(seed: u64, arguments: &Arguments) -> Scenario {
+    let mut scenario = Scenario::named(&arguments.scenario, seed).unwrap();
     if let Some(nodes) = arguments.nodes {
         scenario.nodes = nodes.clamp(1, 64);
     }
     if let Some(seconds) = arguments.virtual_seconds {
         scenario.chaos = dunlin_protocol::time::Span::seconds(seconds);
     }
-    let first = twice(seed, scenario, arguments.trace).map_err(|failure| {
+    scenario
+}
+
+fn tell(seed: u64, scenario: &str, good: &Good) {
+    println!(
+        "seed {seed}: ok, trace hash {} ({scenario}, {} events, {} actors, {:.1} virtual seconds)",
+        good.hash,
+        good.events,
+        good.actors,
+        good.virtual_ms as f64 / 1000.0
+    );
+}
+
+fn tell_failure(seed: u64, arguments: &Arguments, failure: &Failure) {
+    if !arguments.sweep {
         eprintln!("the last transitions:");
         failure.trace.iter().for_each(|line| eprintln!("{line}"));
-        println!("seed {seed}: {}", failure.what);
-        println!("replay: cargo run -p dunlin-simulations -- --seed {seed} --scenario {}", scenario.name);
-        ExitCode::from(failure.code)
-    })?;
-    println!(
-        "seed {seed}: ok, trace hash {} ({}, {} events, {} actors, {:.1} virtual seconds)",
-        first.hash,
-        scenario.name,
-        first.events,
-        first.actors,
-        first.virtual_ms as f64 / 1000.0
-    );
-    Ok(())
+    }
+    println!("seed {seed}: exit {}, {}", failure.code, failure.what);
+    println!("replay: {}", replay(seed, &arguments.scenario));
 }

@@ -10,7 +10,6 @@ use dunlin_protocol::wire::message::{EdgeId, Message, Slice};
 #[derive(Debug, Default)]
 pub struct Credit {
     accounts: BTreeMap<(usize, NodeId, EdgeId), Account>,
-    pub broken: Option<String>,
     /// Batches that could not leave at once for want of credit show in this: the fullest account.
     pub fullest: u64,
 }
@@ -38,17 +37,19 @@ impl Credit {
     }
 
     /// The writer sends a message.
-    pub fn say(&mut self, writer: usize, reader: NodeId, message: &Message) {
-        let Message::Batch { edge, slices, .. } = message else { return };
-        let Some(account) = self.accounts.get_mut(&(writer, reader, *edge)) else { return };
-        if account.sent >= account.granted {
-            self.broken.get_or_insert(format!(
-                "n{writer} sent {reader:?} a batch on edge {} where {} of {} granted bytes were sent",
-                edge.0, account.sent, account.granted
-            ));
-        }
+    pub fn say(&mut self, writer: usize, reader: NodeId, message: &Message) -> Result<(), String> {
+        let Message::Batch { edge, slices, .. } = message else { return Ok(()) };
+        let Some(account) = self.accounts.get_mut(&(writer, reader, *edge)) else { return Ok(()) };
+        let Account { granted, sent } = *account;
         account.sent += slices.iter().map(Slice::weight).sum::<u64>();
         self.fullest = self.fullest.max(account.sent);
+        match sent < granted {
+            true => Ok(()),
+            false => Err(format!(
+                "n{writer} sent {reader:?} a batch on edge {} where {sent} of {granted} granted bytes were sent",
+                edge.0
+            )),
+        }
     }
 
     /// The writer's process is gone.

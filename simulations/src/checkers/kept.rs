@@ -12,16 +12,14 @@ use crate::world::World;
 
 pub fn check(world: &World, publishers: &[Publisher]) -> Result<u64, String> {
     let mut found: BTreeMap<Bytes, u64> = BTreeMap::new();
-    for (index, node) in world.nodes.iter().enumerate() {
-        for (log, kept) in &node.disk.logs {
-            let LogName::Actor { unit, .. } = &kept.name else { continue };
-            if unit.role != Role::Source {
-                continue;
-            }
-            for (_, body) in world.bodies(index, *log) {
-                if let Body::Append(append) = body {
-                    append.events.into_iter().for_each(|event| *found.entry(event.payload).or_default() += 1);
-                }
+    for (place, past) in world.history.logs() {
+        let LogName::Actor { unit, .. } = &past.name else { continue };
+        if unit.role != Role::Source {
+            continue;
+        }
+        for (_, body) in world.history.bodies(*place) {
+            if let Body::Append(append) = body {
+                append.events.into_iter().for_each(|event| *found.entry(event.payload).or_default() += 1);
             }
         }
     }

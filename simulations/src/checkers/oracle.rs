@@ -1,21 +1,22 @@
 //! The strongest check: every actor's committed output and state equal what one process makes of
-//! the same input, merged as the commits recorded it.
+//! the same input, merged as the commits recorded it, with the random numbers that they recorded.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use dunlin_protocol::actor::fold::ActorMemory;
 use dunlin_protocol::edge::writer::slice_of;
 use dunlin_protocol::effect::{ActorSpec, Invoked};
 use dunlin_protocol::event::Placed;
 use dunlin_protocol::id::{EventId, LogId, Position, Seq};
-use dunlin_protocol::log::record::{Body, Change, Emitted};
+use dunlin_protocol::log::record::{Body, Change, Commit, Emitted, Observed};
 use dunlin_protocol::log::writer::Kept;
 use dunlin_protocol::mesh::assignment::{Assigned, Layout};
 use dunlin_protocol::pipeline::plan::Role;
 use dunlin_protocol::wire::message::Filter;
 
-use crate::functions::Hosted;
+use crate::functions::{Hosted, Luck};
 use crate::world::World;
 
 /// What one log hands to the next: keyed state, and how far everything was read.
@@ -23,6 +24,7 @@ use crate::world::World;
 struct Carried {
     state: BTreeMap<Bytes, Bytes>,
     frontier: BTreeMap<LogId, Position>,
+    memory: ActorMemory,
 }
 
 /// Returns how many actors were compared.
@@ -68,12 +70,12 @@ fn inputs_of(
 
 /// The successor takes over from exactly where the log before it was closed, before it does anything.
 fn check_inherited(world: &World, node: usize, log: LogId, follows: Option<LogId>) -> Result<(), String> {
-    let bodies = world.bodies(node, log);
+    let bodies = world.history.bodies((node, log));
     let first = bodies.iter().find(|(_, body)| !matches!(body, Body::EpochStart(_))).map(|(_, body)| body);
     match (follows, first) {
         (None, Some(Body::Inherit(_))) => Err("it is the first of its line and inherits".into()),
         (Some(before), Some(Body::Inherit(inherit))) => {
-            let last = world.bodies(node, before).pop();
+            let last = world.history.bodies((node, before)).pop();
             match last {
                 Some((record, Body::Close { .. }))
                     if inherit.from == before && inherit.closed_at == record.position() =>
@@ -103,16 +105,15 @@ fn check_actor(
     let inputs = inputs_of(world, layout, actor);
     let slots = actor.share.slots();
     let spec = Arc::new(ActorSpec { name: actor.name.clone(), chain: actor.unit.chain.clone(), follows });
-    let mut oracle = Hosted::new(&spec, &[], None, &|_, _| BTreeMap::new())?;
+    let mut oracle = Hosted::new(&spec)?;
     oracle.shelf.committed = carried.state.clone();
     let mut upstream: BTreeMap<LogId, Vec<Kept>> = BTreeMap::new();
     for (input, (at, _)) in &inputs {
-        let records =
-            world.nodes[*at].disk.logs.get(input).map(|log| log.records.as_slice()).unwrap_or_default();
+        let records = world.history.records((*at, *input));
         upstream.insert(*input, records.iter().filter_map(Kept::of).collect());
     }
-    let Carried { mut state, mut frontier } = carried;
-    for (record, body) in world.bodies(node, log) {
+    let Carried { mut state, mut frontier, mut memory } = carried;
+    for (record, body) in world.history.bodies((node, log)) {
         let Body::Commit(commit) = body else { continue };
         let mut batch = Vec::new();
         let mut from_lost = false;
@@ -131,9 +132,9 @@ fn check_actor(
             let filter = Filter { outputs: outputs.keys().copied().collect(), slots };
             let records = upstream.get(&advance.log).map_or(&[][..], Vec::as_slice);
             let before = frontier.insert(advance.log, advance.to).unwrap_or_default();
-            let (from, _) = stands(records, before);
+            let (from, stood) = stands(records, before);
             // What it read was lost since: nobody can say what should have come of it.
-            from_lost |= !stands(records, advance.to).1;
+            from_lost |= !stood || !stands(records, advance.to).1;
             if advance.to.seq <= from && !from_lost {
                 return Err(format!(
                     "commit {} moves the frontier of {} from {} to {}",
@@ -158,10 +159,19 @@ fn check_actor(
                 }
             }
         }
-        let outcome = match batch.is_empty() {
+        let batch = seen(batch, &commit, &memory);
+        let luck = commit.observed.iter().map(|observed| match observed {
+            Observed::Random(value) => *value,
+            Observed::Now(at) => at.0,
+        });
+        let outcome = match batch.is_empty() || from_lost {
             true => Default::default(),
-            false => oracle.invoke(&batch, commit.at).map_err(|error| error.reason)?,
+            false => {
+                let luck = Luck::Recorded(luck.collect());
+                oracle.invoke(&batch, commit.at, luck).map_err(|error| error.reason)?
+            }
         };
+        memory.apply(&commit);
         match from_lost {
             true => {
                 oracle.discard();
@@ -189,7 +199,24 @@ fn check_actor(
     if state != oracle.shelf.committed {
         return Err("its committed state differs from one process's".into());
     }
-    Ok(Carried { state, frontier })
+    Ok(Carried { state, frontier, memory })
+}
+
+/// The events that took effect in a commit, in the order in which the function saw them: first those
+/// that were parked and succeeded now, then the fresh ones. What parks, or dies at the head, is not
+/// among them; what a fused step refused is, since the head's work on it stands.
+fn seen(fresh: Vec<Invoked>, commit: &Commit, memory: &ActorMemory) -> Vec<Invoked> {
+    let retried = memory.parked.iter().filter(|parked| commit.unparked.contains(&parked.parked_id()));
+    let retried = retried.map(|parked| Invoked {
+        step: parked.replayed.as_ref().and_then(|replayed| replayed.step),
+        input: parked.input,
+        placed: Placed { id: parked.id, event: parked.event.clone() },
+    });
+    let parks = |event: &Invoked| commit.parked.iter().any(|parked| parked.id == event.placed.id);
+    let dies = |event: &Invoked| {
+        commit.dead.iter().any(|letter| letter.cause == event.placed.id && letter.step.is_none())
+    };
+    retried.chain(fresh).filter(|event| !parks(event) && !dies(event)).collect()
 }
 
 /// How far of what an actor read up to `at` the log still holds, and whether that is all of it: a lost

@@ -6,7 +6,7 @@ use crate::world::World;
 
 pub fn check(world: &World) -> Result<(), String> {
     for (index, node) in world.nodes.iter().enumerate() {
-        for (log, kept) in &node.disk.logs {
+        for (log, kept) in node.disk.folders() {
             if let LogName::Actor { pipeline, unit, .. } = &kept.name {
                 return Err(format!(
                     "n{index} still holds log {log} ({unit:?}) of the removed pipeline {pipeline}"

@@ -27,7 +27,7 @@ pub fn check(world: &World) -> Result<BTreeSet<Numbered>, String> {
     for line in lines.filter(|line| line.unit.role == Role::Source) {
         let node = world.index_of(line.node).expect("placed on a node of this world");
         for log in streams::path(world, line)? {
-            for (_, body) in world.bodies(node, log.id) {
+            for (_, body) in world.history.bodies((node, log.id)) {
                 let Body::Append(append) = body else { continue };
                 for (producer, n) in append.events.iter().filter_map(number_of) {
                     let before = last.insert(producer.clone(), n).unwrap_or(0);

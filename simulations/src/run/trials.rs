@@ -1,28 +1,26 @@
 //! What a scenario tries besides crashes and cuts: a node that comes late or is away, a full disk, a
 //! reader that stands still.
 
-use dunlin_protocol::effect::Input;
-use dunlin_protocol::id::Digest;
 use dunlin_protocol::limits::EDGE_CREDIT_BYTES;
-use dunlin_protocol::pipeline::manifest::{Module, Operator};
-use dunlin_protocol::rpc::{FaultKind, Publish, Request, Response};
-use dunlin_protocol::time::Span;
+use dunlin_protocol::rpc::{Publish, Request, Response};
+use dunlin_protocol::time::{Span, Time};
 
-use super::{Broken, Run, name, parsed};
+use super::{Broken, Run, name};
 use crate::checkers;
-use crate::scenario::{Trial, changed};
+use crate::scenario::Trial;
 
 /// How long a node that was away may take to learn what it missed.
 const CATCH_UP: Span = Span(15_000);
 
 impl Run {
     /// The node that is late or away.
-    fn last_node(&self) -> usize {
+    pub(super) fn last_node(&self) -> usize {
         self.scenario.nodes - 1
     }
 
     pub(super) fn try_before_deploy(&mut self) {
         if matches!(self.scenario.trial, Trial::Absent | Trial::RedeployAbsent) {
+            self.asleep.insert(self.last_node());
             self.world.crash(self.last_node());
         }
     }
@@ -31,41 +29,41 @@ impl Run {
         let now = self.world.now;
         match self.scenario.trial {
             Trial::None => {}
-            Trial::LateJoin => {
-                let after = Span(self.world.chance.between(1_000, 5_000));
-                self.world.start(self.last_node(), after);
-            }
-            Trial::Absent => {
-                let after = Span(self.world.chance.between(1, 3_000));
-                self.world.start(self.last_node(), after);
-            }
-            Trial::RedeployAbsent => {
-                let after = Span(self.world.chance.between(1, 6_000));
-                self.world.start(self.last_node(), after);
-                self.next_trial = now.after(Span(self.world.chance.between(1, 1_500)));
-            }
-            Trial::Redeploy | Trial::Rivals | Trial::RedeployFull => {
+            Trial::LateJoin => self.next_trial = now.after(Span(self.world.chance.between(1_000, 5_000))),
+            Trial::Absent => self.next_trial = now.after(Span(self.world.chance.between(1, 3_000))),
+            Trial::Redeploy | Trial::RedeployAbsent | Trial::Rivals | Trial::RedeployFull => {
                 self.next_trial = now.after(Span(self.world.chance.between(1, 1_500)));
             }
             Trial::FullDisk => self.next_trial = now.after(Span(self.world.chance.between(1, 1_000))),
-            Trial::Stalled => {
-                self.world.stalled = Some("last");
-                self.next_trial = now.after(Span(1_000));
-            }
+            Trial::Stalled => self.world.stalled = Some("last"),
         }
     }
 
     pub(super) fn try_meanwhile(&mut self) -> Result<(), Broken> {
+        if self.world.now >= self.next_look {
+            self.next_look = self.world.now.after(Span(1_000));
+            let up = (0..self.scenario.nodes).any(|node| self.world.is_up(node));
+            if up && !self.scenario.retention.is_empty() {
+                checkers::bounded::check(&self.world).map_err(Broken::Promise)?;
+            }
+        }
         if self.world.now < self.next_trial {
             return Ok(());
         }
         match self.scenario.trial {
-            Trial::None | Trial::LateJoin | Trial::Absent => {}
-            Trial::Redeploy | Trial::RedeployAbsent => {
-                if self.scenario.trial == Trial::RedeployAbsent && self.world.chance.one_in(4) {
+            Trial::None | Trial::Stalled => {}
+            // It is started like any node that is down.
+            Trial::LateJoin | Trial::Absent => {
+                self.asleep.clear();
+                self.next_trial = Time::MAX;
+            }
+            Trial::Redeploy => self.redeploy_somewhere()?,
+            // It comes back behind some of the deploys, and is away during others.
+            Trial::RedeployAbsent => {
+                if self.world.chance.one_in(3) {
+                    self.asleep.clear();
+                } else if self.world.chance.one_in(4) {
                     self.world.crash(self.last_node());
-                    let after = Span(self.world.chance.between(1, 3_000));
-                    self.world.start(self.last_node(), after);
                 }
                 self.redeploy_somewhere()?;
             }
@@ -74,19 +72,15 @@ impl Run {
                 let victim = self.world.chance.between(0, self.last_node() as u64) as usize;
                 let disk = &mut self.world.nodes[victim].disk;
                 disk.full = !disk.full;
-                self.world.was_full = true;
+                self.world.excused.insert("disk_full");
                 self.redeploy_somewhere()?;
             }
             Trial::FullDisk => {
                 let victim = self.world.chance.between(0, self.last_node() as u64) as usize;
                 let disk = &mut self.world.nodes[victim].disk;
                 disk.full = !disk.full;
-                self.world.was_full = true;
+                self.world.excused.insert("disk_full");
                 self.next_trial = self.world.now.after(Span(self.world.chance.between(1, 1_500)));
-            }
-            Trial::Stalled => {
-                checkers::bounded::check(&self.world).map_err(Broken::Promise)?;
-                self.next_trial = self.world.now.after(Span(1_000));
             }
         }
         Ok(())
@@ -102,7 +96,7 @@ impl Run {
                 _ => Ok(()),
             },
             // Without a small retention the credit is what fills up, and nobody else waits.
-            Trial::Stalled if self.scenario.retention.is_empty() => match self.world.credit.fullest {
+            Trial::Stalled if self.scenario.retention.is_empty() => match self.world.watch.credit.fullest {
                 0..EDGE_CREDIT_BYTES => {
                     Err(Broken::Promise("a reader stood still and its credit never ran out".into()))
                 }
@@ -134,86 +128,12 @@ impl Run {
             events: Vec::new(),
         };
         let id = self.world.request(away, Request::Publish(publish));
-        if let Some(Response::Published { .. }) = self.await_answer(id, CATCH_UP)?.pop() {
+        if let Some(Response::Published { .. }) = self.await_answer(id, CATCH_UP).pop() {
             return Err(Broken::Promise(
                 "a node that was away during the removal took events for the removed pipeline".into(),
             ));
         }
         self.pass(CATCH_UP);
         checkers::removed::check(&self.world).map_err(Broken::Promise)
-    }
-
-    /// A changed file, now and then two in quick succession.
-    fn redeploy_somewhere(&mut self) -> Result<(), Broken> {
-        let node = self.world.chance.between(0, self.last_node() as u64) as usize;
-        self.redeploy(node)?;
-        let soon = if self.world.chance.one_in(3) { 60 } else { 2_500 };
-        self.next_trial = self.world.now.after(Span(self.world.chance.between(1, soon)));
-        Ok(())
-    }
-
-    /// Both sides of a cut deploy; sometimes one of them twice, so that the winner changes when they
-    /// meet, and again when the other side goes on.
-    fn deploy_rivals(&mut self) -> Result<(), Broken> {
-        self.next_trial = self.world.now.after(Span(self.world.chance.between(200, 2_000)));
-        let apart = self.world.chance.between(0, self.last_node() as u64) as usize;
-        let others: Vec<usize> = (0..self.scenario.nodes).filter(|node| *node != apart).collect();
-        for other in &others {
-            self.world.network.cut(apart, *other);
-            self.world.unlink(apart, *other);
-        }
-        self.heal_at = self.world.now.after(Span(self.world.chance.between(50, 1_500)));
-        let sides = [apart, others[self.world.chance.between(0, others.len() as u64 - 1) as usize]];
-        for side in sides {
-            for _ in 0..self.world.chance.between(0, 2) {
-                self.redeploy(side)?;
-                let pause = Span(self.world.chance.between(0, 150));
-                self.work(pause);
-            }
-        }
-        Ok(())
-    }
-
-    /// Deploys the pipeline with some of its places changed.
-    fn redeploy(&mut self, node: usize) -> Result<(), Broken> {
-        self.redeploys += 1;
-        let number = self.redeploys;
-        let changes = self.world.chance.draw() & self.world.chance.draw();
-        let text = changed(&self.scenario.manifest_text(), number, changes & 0xff);
-        let mut manifest = parsed(&text).map_err(Broken::Promise)?;
-        let digest = match self.world.chance.one_in(3) {
-            true => Digest([number as u8; 32]),
-            false => Digest([0; 32]),
-        };
-        if let Some(Operator::Wasm(spec)) =
-            manifest.stages.get_mut(&name("count")).map(|stage| &mut stage.operator)
-        {
-            spec.module = Module::Digest(digest);
-        }
-        for digest in [Digest([0; 32]), digest] {
-            self.world.input_soon(node, Input::ModuleHeld { digest });
-        }
-        let id = self.world.request(node, Request::Deploy { manifest });
-        self.redeploying.insert(id);
-        Ok(())
-    }
-
-    /// A redeploy may come too early, or lose; it is never wrong.
-    pub(super) fn on_redeployed(&mut self, response: &Response) {
-        match response {
-            Response::Deployed { .. } => {}
-            Response::Failed(fault) => match fault.kind {
-                FaultKind::Busy { .. }
-                | FaultKind::Conflict
-                | FaultKind::Unavailable
-                | FaultKind::Storage => {
-                    self.world.trace.line(self.world.now, format!("a redeploy is refused: {}", fault.detail));
-                }
-                FaultKind::Invalid | FaultKind::Unknown | FaultKind::NotYet => {
-                    self.world.errors.push(format!("a redeploy was refused: {}", fault.detail));
-                }
-            },
-            other => self.world.errors.push(format!("a redeploy was answered {other:?}")),
-        }
     }
 }

@@ -1,0 +1,33 @@
+//! P4, P5: a source that fell silent says so in its log, whatever the clocks of its node's lives
+//! showed, so that it holds nobody's watermark back.
+
+use dunlin_protocol::log::record::Body;
+use dunlin_protocol::mesh::catalog::LogName;
+use dunlin_protocol::pipeline::plan::Role;
+
+use crate::world::World;
+
+pub fn check(world: &World) -> Result<(), String> {
+    for (place, past) in world.history.logs() {
+        let LogName::Actor { pipeline, unit, .. } = &past.name else { continue };
+        if unit.role != Role::Source || pipeline.as_str() != "sim" {
+            continue;
+        }
+        let bodies = world.history.bodies(*place);
+        if matches!(bodies.last(), Some((_, Body::Close { .. }))) {
+            continue;
+        }
+        let appends = bodies.into_iter().filter_map(|(_, body)| match body {
+            Body::Append(append) => Some(append),
+            Body::EpochStart(_)
+            | Body::Commit(_)
+            | Body::Close { .. }
+            | Body::Inherit(_)
+            | Body::Catalog { .. } => None,
+        });
+        if appends.last().is_some_and(|append| !append.idle) {
+            return Err(format!("source log {} of n{} is silent and not marked idle", place.1, place.0));
+        }
+    }
+    Ok(())
+}

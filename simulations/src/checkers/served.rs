@@ -1,0 +1,76 @@
+//! P1 and damage: what a writer serves is what was written and told to stand, record by record, and
+//! nothing of a log that it was told is damaged.
+
+use std::collections::BTreeMap;
+
+use dunlin_protocol::id::{LogId, NodeId};
+use dunlin_protocol::log::record::Record;
+use dunlin_protocol::mesh::catalog::LogName;
+use dunlin_protocol::wire::message::{EdgeId, Message};
+
+use crate::history::History;
+
+/// Which log each edge between nodes reads.
+#[derive(Debug, Default)]
+pub struct Served {
+    edges: BTreeMap<(usize, NodeId, EdgeId), LogId>,
+}
+
+impl Served {
+    /// A message reached the writer.
+    pub fn hear(&mut self, writer: usize, reader: NodeId, message: &Message) {
+        if let Message::Subscribe { edge, log, .. } = message {
+            self.edges.insert((writer, reader, *edge), *log);
+        }
+    }
+
+    /// The writer sends a message.
+    pub fn say(
+        &self,
+        writer: usize,
+        reader: NodeId,
+        message: &Message,
+        history: &History,
+    ) -> Result<(), String> {
+        if let Message::CatalogRecords { node, records } = message {
+            let past = history.past((writer, LogName::Catalog(*node).id()));
+            let told = |record: &Record| {
+                past.is_some_and(|past| {
+                    record.seq <= past.told() && past.position(record.seq) == Some(record.position())
+                })
+            };
+            return match records.iter().find(|record| !told(record)) {
+                None => Ok(()),
+                Some(record) => Err(format!(
+                    "n{writer} gives away record {} of {node:?}'s catalog log, which does not stand on its disk",
+                    record.seq.0
+                )),
+            };
+        }
+        let Message::Batch { edge, slices, .. } = message else { return Ok(()) };
+        let Some(log) = self.edges.get(&(writer, reader, *edge)) else { return Ok(()) };
+        let Some(past) = history.past((writer, *log)) else {
+            return Err(format!("n{writer} serves log {log}, which it does not have"));
+        };
+        if past.damaged {
+            return Err(format!("n{writer} serves log {log}, which is damaged"));
+        }
+        for slice in slices {
+            let at = slice.position;
+            if at.seq > past.told() {
+                return Err(format!("n{writer} serves record {} of log {log} before it stands", at.seq.0));
+            }
+            if past.position(at.seq) != Some(at) {
+                return Err(format!(
+                    "n{writer} serves a record {} of log {log} that was never written",
+                    at.seq.0
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    pub fn forget(&mut self, writer: usize) {
+        self.edges.retain(|(of, _, _), _| *of != writer);
+    }
+}

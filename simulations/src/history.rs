@@ -1,0 +1,203 @@
+//! What an observer of the whole world saw: every record that was written to a log, kept when the
+//! log itself forgets it. The checkers read here; what a disk gives back is compared with it.
+
+use std::collections::BTreeMap;
+
+use dunlin_protocol::effect::RecoveredLog;
+use dunlin_protocol::id::{LogId, Position, Seq};
+use dunlin_protocol::log::record::{Body, Record};
+use dunlin_protocol::mesh::catalog::LogName;
+use dunlin_protocol::pipeline::manifest::Durability;
+
+/// A log on one node: catalog logs stand on all of them.
+pub type Place = (usize, LogId);
+
+#[derive(Debug, Default)]
+pub struct History {
+    logs: BTreeMap<Place, Past>,
+    /// What tails held that crashes took: only that may count again.
+    pub lost: Vec<Record>,
+}
+
+#[derive(Debug)]
+pub struct Past {
+    pub name: LogName,
+    /// All that was written and not taken back.
+    pub records: Vec<Record>,
+    positions: Vec<Position>,
+    /// The last record that the core was told to stand.
+    told: Seq,
+    /// Told, and promised to survive the process; and the power, too.
+    survives_process: Seq,
+    survives_power: Seq,
+    /// Persists under way: the last record of each, and its class.
+    under_way: Vec<(Seq, Durability)>,
+    /// Its node was told that it is damaged: nothing may be written to it or served from it.
+    pub damaged: bool,
+}
+
+impl Past {
+    fn new(name: LogName) -> Past {
+        Past {
+            name,
+            records: Vec::new(),
+            positions: Vec::new(),
+            told: Seq(0),
+            survives_process: Seq(0),
+            survives_power: Seq(0),
+            under_way: Vec::new(),
+            damaged: false,
+        }
+    }
+
+    pub fn head(&self) -> Position {
+        self.positions.last().copied().unwrap_or_default()
+    }
+
+    pub fn told(&self) -> Seq {
+        self.told
+    }
+
+    /// Where the log stood behind record `seq`.
+    pub fn position(&self, seq: Seq) -> Option<Position> {
+        match seq.0 {
+            0 => Some(Position::START),
+            n => self.positions.get(n as usize - 1).copied(),
+        }
+    }
+
+    fn cut(&mut self, last: Seq) -> Vec<Record> {
+        self.positions.truncate(last.0 as usize);
+        self.told = self.told.min(last);
+        self.survives_process = self.survives_process.min(last);
+        self.survives_power = self.survives_power.min(last);
+        self.under_way.retain(|(seq, _)| *seq <= last);
+        self.records.split_off((last.0 as usize).min(self.records.len()))
+    }
+}
+
+impl History {
+    pub fn logs(&self) -> impl Iterator<Item = (&Place, &Past)> {
+        self.logs.iter()
+    }
+
+    pub fn past(&self, place: Place) -> Option<&Past> {
+        self.logs.get(&place)
+    }
+
+    pub fn records(&self, place: Place) -> &[Record] {
+        self.logs.get(&place).map_or(&[], |past| &past.records)
+    }
+
+    /// Every body of one log.
+    pub fn bodies(&self, place: Place) -> Vec<(Record, Body)> {
+        let records = self.records(place).iter();
+        records.filter_map(|record| Some((record.clone(), record.decode().ok()?))).collect()
+    }
+
+    pub fn create(&mut self, place: Place, name: LogName) {
+        self.logs.entry(place).or_insert_with(|| Past::new(name));
+    }
+
+    /// Panics when a record does not follow, or when the log is damaged: the core broke its promise.
+    pub fn write(&mut self, place: Place, records: &[Record], durability: Durability) {
+        let Some(past) = self.logs.get_mut(&place) else { return };
+        assert!(!past.damaged, "n{} writes to log {}, which is damaged", place.0, place.1);
+        for record in records {
+            let head = past.head();
+            if record.seq <= head.seq {
+                // A catalog record that is tried again after a failure that came late.
+                let known = past.position(record.seq) == Some(record.position());
+                assert!(known, "record {} of log {} is written a second time", record.seq.0, place.1);
+                continue;
+            }
+            // A catalog record behind one whose write failed: it is repeated together with that one.
+            if record.seq > head.seq.next() && matches!(past.name, LogName::Catalog(_)) {
+                return;
+            }
+            assert_eq!(record.seq, head.seq.next(), "a record of log {} is out of sequence", place.1);
+            assert_eq!(record.previous, head.hash, "a record of log {} breaks the chain", place.1);
+            past.positions.push(record.position());
+            past.records.push(record.clone());
+        }
+        if let Some(last) = records.last() {
+            past.under_way.push((last.seq, durability));
+        }
+    }
+
+    /// The core is told that the log stands up to `seq`.
+    pub fn stands(&mut self, place: Place, seq: Seq) {
+        let Some(past) = self.logs.get_mut(&place) else { return };
+        past.told = past.told.max(seq);
+        let done = past.under_way.iter().filter(|(last, _)| *last <= seq);
+        // A sync takes everything before it along.
+        for (last, durability) in done {
+            match durability {
+                Durability::Memory => {}
+                Durability::Page => past.survives_process = past.survives_process.max(*last),
+                Durability::Disk => {
+                    past.survives_process = past.survives_process.max(*last);
+                    past.survives_power = past.survives_power.max(*last);
+                }
+            }
+        }
+        past.under_way.retain(|(last, _)| *last > seq);
+    }
+
+    /// The core is told that nothing from `seq` on stands.
+    pub fn failed(&mut self, place: Place, seq: Seq) {
+        if let Some(past) = self.logs.get_mut(&place) {
+            past.cut(Seq(seq.0 - 1));
+        }
+    }
+
+    /// Its files were restored from a copy.
+    pub fn restored(&mut self, place: Place) {
+        if let Some(past) = self.logs.get_mut(&place) {
+            past.damaged = false;
+        }
+    }
+
+    pub fn forget(&mut self, place: Place) {
+        self.logs.remove(&place);
+    }
+
+    /// The node's disk is wiped.
+    pub fn forget_node(&mut self, node: usize) {
+        self.logs.retain(|(of, _), _| *of != node);
+    }
+
+    /// What a starting node is told of a log must be what was written, and all that was promised to
+    /// survive. What is missing behind it is lost.
+    pub fn recovered(&mut self, node: usize, power: bool, found: &RecoveredLog) -> Result<(), String> {
+        let log = found.name.id();
+        let Some(past) = self.logs.get_mut(&(node, log)) else {
+            return Err(format!("n{node} recovered log {log}, which was removed or never written"));
+        };
+        let at = past.position(found.head.seq);
+        if at != Some(found.head) {
+            return Err(format!(
+                "n{node} recovered log {log} up to record {}, which is not the record that was written",
+                found.head.seq.0
+            ));
+        }
+        past.damaged = found.damage.is_some();
+        if past.damaged {
+            return Ok(());
+        }
+        let promised = if power { past.survives_power } else { past.survives_process };
+        if found.head.seq < promised {
+            return Err(format!(
+                "n{node} recovered log {log} up to record {}, but record {} was promised to survive",
+                found.head.seq.0, promised.0
+            ));
+        }
+        let lost = past.cut(found.head.seq);
+        // Everything that is found is synced before it counts.
+        (past.told, past.survives_process, past.survives_power) =
+            (found.head.seq, found.head.seq, found.head.seq);
+        past.under_way.clear();
+        self.lost.extend(lost);
+        Ok(())
+    }
+}

@@ -1,0 +1,49 @@
+//! The checkers that look at the world after the run.
+
+use std::collections::BTreeSet;
+
+use super::{Broken, Run};
+use crate::checkers;
+use crate::workload::acknowledged;
+
+impl Run {
+    /// Every property's checker. Returns how many events and actors they saw.
+    pub(super) fn judge(&mut self) -> Result<(u64, u64), Broken> {
+        let entered = match self.scenario.may_lose() {
+            true => checkers::tail::check(&self.world).map_err(Broken::Promise)?,
+            false => {
+                checkers::kept::check(&self.world, &self.publishers).map_err(Broken::Promise)?;
+                acknowledged(&self.publishers).into_keys().collect()
+            }
+        };
+        let again: BTreeSet<_> = match self.scenario.may_lose() {
+            true => checkers::tail::lost(&self.world.history.lost),
+            false => BTreeSet::new(),
+        };
+        let (twice, last) = match self.scenario.retention {
+            "" => (self.tail("twice")?, self.tail("last")?),
+            _ => {
+                let read =
+                    |stream| checkers::streams::in_history(&self.world, stream).map_err(Broken::Promise);
+                (read("twice")?, read("last")?)
+            }
+        };
+        let traps = self.scenario.climate.traps > 0;
+        let dead = checkers::letters::check(&self.world, traps, &again).map_err(Broken::Promise)?;
+        // What died in one of these stages does not come out behind them.
+        let alive = |stages: &[&str]| -> BTreeSet<_> {
+            let died = |number| {
+                stages.iter().any(|stage| dead.get(*stage).is_some_and(|dead| dead.contains(number)))
+            };
+            entered.iter().filter(|number| !died(*number)).cloned().collect()
+        };
+        checkers::once::check(&twice, &alive(&["count"]), &again).map_err(Broken::Promise)?;
+        checkers::order::check(&twice, &again).map_err(Broken::Promise)?;
+        checkers::once::check(&last, &alive(&["count", "last"]), &again).map_err(Broken::Promise)?;
+        checkers::writers::check(&self.world).map_err(Broken::Promise)?;
+        let lossy = self.scenario.may_lose();
+        checkers::watermark::check(&self.world, lossy).map_err(Broken::Promise)?;
+        let actors = checkers::oracle::check(&self.world).map_err(Broken::Promise)?;
+        Ok((entered.len() as u64, actors))
+    }
+}

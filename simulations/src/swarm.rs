@@ -1,0 +1,82 @@
+//! Swarm testing: each seed draws its own mix of faults and parameters, and leaves most of them out,
+//! so that faults which hide one another strike apart in some seeds and together in others.
+//! <https://users.cs.utah.edu/~regehr/papers/swarm12.pdf>
+
+use dunlin_protocol::time::Span;
+
+use crate::chance::Chance;
+use crate::climate::Climate;
+use crate::faults::{FAULTS, Fault, Faults};
+use crate::scenario::{PIPELINE, Scenario, Trial};
+
+pub fn drawn(chance: &mut Chance) -> Scenario {
+    let retention = *chance.pick(&[
+        "",
+        "",
+        r#"{ bytes = "64KiB", age = "1s" }"#,
+        r#"{ bytes = "256KiB", age = "3s" }"#,
+        r#"{ age = "2s" }"#,
+    ]);
+    let padding = *chance.pick(&[0, 0, 0, 200, 1_000]);
+    Scenario {
+        name: "swarm",
+        nodes: *chance.pick(&[1, 2, 3, 3, 3, 4, 5]),
+        publishers: chance.between(1, 4) as usize,
+        events_each: chance.between(20, if padding > 200 { 150 } else { 300 }),
+        chaos: Span(chance.between(2_000, 15_000)),
+        durability: match chance.between(0, 4) {
+            0 => "memory",
+            1 => "page",
+            _ => "disk",
+        },
+        pipeline: PIPELINE,
+        retention,
+        segment_bytes: *chance.pick(&[2 << 10, 8 << 10, 64 << 10]),
+        padding,
+        poison: maybe(chance, &[20, 60]),
+        climate: climate(chance),
+        faults: faults(chance),
+        trial: if chance.one_in(4) { Trial::Redeploy } else { Trial::None },
+    }
+}
+
+/// One of these values once in three times, else 0.
+fn maybe(chance: &mut Chance, values: &[u64]) -> u64 {
+    let value = *chance.pick(values);
+    if chance.one_in(3) { value } else { 0 }
+}
+
+fn climate(chance: &mut Chance) -> Climate {
+    Climate {
+        latency_ms: *chance.pick(&[1, 5, 12, 60]),
+        stragglers: *chance.pick(&[5, 20, 100]),
+        link_loss: maybe(chance, &[200, 1_000]),
+        message_loss: maybe(chance, &[30, 200]),
+        reorder: maybe(chance, &[20, 200]),
+        corrupt: maybe(chance, &[300, 2_000]),
+        sync_ms: *chance.pick(&[1, 4, 20]),
+        slow_syncs: maybe(chance, &[20, 200]),
+        failing_syncs: maybe(chance, &[50, 400]),
+        power_loss: chance.one_in(2),
+        call_ms: *chance.pick(&[0, 3, 20]),
+        slow_calls: maybe(chance, &[50, 500]),
+        traps: maybe(chance, &[10, 100]),
+        clock_off_ms: maybe(chance, &[2_000, 3_600_000]),
+        clock_drift: maybe(chance, &[50, 400]),
+    }
+}
+
+/// Each kind strikes in one seed of three, at a pace of its own.
+fn faults(chance: &mut Chance) -> Faults {
+    FAULTS.iter().fold(Faults::NONE, |faults, fault| {
+        let every = match fault {
+            Fault::Crash | Fault::Kill | Fault::CrashInside => [800, 2_500],
+            Fault::Pause | Fault::Cut | Fault::Silence | Fault::Clog => [1_000, 4_000],
+            Fault::Flap | Fault::FullDisk | Fault::Stall => [2_000, 5_000],
+            Fault::Damage => [3_000, 8_000],
+            Fault::Tap => [500, 2_000],
+            Fault::Neighbour => [500, 3_000],
+        };
+        faults.with(*fault, maybe(chance, &every))
+    })
+}
