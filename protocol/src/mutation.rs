@@ -32,7 +32,7 @@ pub enum Mutation {
     ForgetFold,
     /// A log that follows another begins with empty keyed state.
     ForgetState,
-    /// A reader follows a log's successor without having read the log to its end.
+    /// A reader follows the log that should be written, whether or not it has read those before it.
     PassEarly,
     /// Recovery does not sync what a crash left unsynced.
     TrustUnsynced,

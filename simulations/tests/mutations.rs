@@ -48,7 +48,7 @@ mutations! {
     close_not_synced LooseClose "redeploy-memory" 129 "does not sync what hands log"
     fold_not_inherited ForgetFold "redeploy" 129 ""
     state_not_copied ForgetState "redeploy" 129 ""
-    successor_read_early PassEarly "redeploy" 129 ""
+    successor_read_early PassEarly "redeploy-crashes" 129 ""
     unsynced_records_trusted TrustUnsynced "blackouts" 129 "promised to survive"
     damage_cut_away CutDamage "damage" 129 ""
     logs_deleted_by_a_damaged_catalog DeleteThoughDamaged "damaged-facts" 129 "nobody removed it"

@@ -329,13 +329,15 @@ impl Peer {
         let mut fresh = Vec::new();
         for line in layout.read_by(assigned) {
             let aside = line.wanted().is_none_or(|log| layout.inputs(assigned, log).is_none());
-            let early = line.logs.iter().filter(|_| planted(Mutation::PassEarly));
-            for log in line.behind(&machine.memory.ended).into_iter().chain(early) {
-                let Some(inputs) = layout.inputs(assigned, log) else { continue };
-                match machine.upstream.get_mut(&log.id) {
-                    Some(upstream) => upstream.aside = aside,
-                    None => fresh.push((log.id, log.node, inputs, aside)),
-                }
+            let log = match planted(Mutation::PassEarly) {
+                true => line.wanted(),
+                false => line.behind(&machine.memory.ended),
+            };
+            let Some(log) = log else { continue };
+            let Some(inputs) = layout.inputs(assigned, log) else { continue };
+            match machine.upstream.get_mut(&log.id) {
+                Some(upstream) => upstream.aside = aside,
+                None => fresh.push((log.id, log.node, inputs, aside)),
             }
         }
         let slots = assigned.share.slots();

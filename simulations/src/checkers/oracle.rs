@@ -1,7 +1,7 @@
 //! The strongest check: every actor's committed output and state equal what one process makes of
 //! the same input, merged as the commits recorded it, with the random numbers that they recorded.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -12,7 +12,7 @@ use dunlin_protocol::event::Placed;
 use dunlin_protocol::id::{EventId, LogId, Position, Seq};
 use dunlin_protocol::log::record::{Body, Change, Commit, Emitted, Observed};
 use dunlin_protocol::log::writer::Kept;
-use dunlin_protocol::mesh::assignment::{Assigned, Layout};
+use dunlin_protocol::mesh::assignment::{Assigned, Layout, Line};
 use dunlin_protocol::pipeline::plan::Role;
 use dunlin_protocol::wire::message::Filter;
 
@@ -103,6 +103,12 @@ fn check_actor(
     let log = actor.id;
     check_inherited(world, node, log, follows)?;
     let inputs = inputs_of(world, layout, actor);
+    // What a source took on a node may come to be known in another order than it was opened.
+    let begun = |line: &&Line| line.unit.role != Role::Source;
+    let (actors, sources): (Vec<&Line>, Vec<&Line>) = layout.lines.iter().partition(begun);
+    let first = actors.iter().filter_map(|line| line.first());
+    let first: BTreeSet<LogId> =
+        first.chain(sources.iter().flat_map(|line| &line.logs)).map(|log| log.id).collect();
     let slots = actor.share.slots();
     let spec = Arc::new(ActorSpec { name: actor.name.clone(), chain: actor.unit.chain.clone(), follows });
     let mut oracle = Hosted::new(&spec)?;
@@ -131,6 +137,12 @@ fn check_actor(
                 .ok_or_else(|| format!("it reads log {}, which is no input", advance.log))?;
             let filter = Filter { outputs: outputs.keys().copied().collect(), slots };
             let records = upstream.get(&advance.log).map_or(&[][..], Vec::as_slice);
+            if !frontier.contains_key(&advance.log) && !first.contains(&advance.log) {
+                return Err(format!(
+                    "commit {} begins log {}, and the log before it was not read to its end",
+                    record.seq.0, advance.log
+                ));
+            }
             let before = frontier.insert(advance.log, advance.to).unwrap_or_default();
             let (from, stood) = stands(records, before);
             // What it read was lost since: nobody can say what should have come of it.
