@@ -1,8 +1,8 @@
 //! Every decoder against bytes that are almost right: valid encodings, mutated. None panics, none
 //! takes more memory than its limit, and whatever decodes comes back from its own encoding.
 //!
-//! `DUNLIN_FUZZ_S=600` goes on for ten minutes and says how many executions that were; `fuzz/` at the
-//! top hands the same targets to libFuzzer.
+//! `DUNLIN_FUZZ_S=600` goes on for ten minutes and says how many executions that were; `tests/fuzz/`
+//! hands the same targets to libFuzzer.
 
 #![allow(
     clippy::unwrap_used,
