@@ -12,7 +12,7 @@ pub struct Time(pub u64);
 impl Time {
     pub const MAX: Time = Time(u64::MAX);
     /// The last instant that has a spelling: near the end of the year 9999.
-    pub const LATEST: Time = Time(253_402_207_200_999);
+    pub const LATEST: Time = Time(253_402_207_200_000);
 
     pub fn after(self, span: Span) -> Time {
         Time(self.0.saturating_add(span.0))
