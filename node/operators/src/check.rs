@@ -114,6 +114,7 @@ mod tests {
             include_str!("../../../examples/pipelines/fare-watch.toml"),
             include_str!("../../../examples/pipelines/host-watch.toml"),
             include_str!("../../../examples/pipelines/transformer-load.toml"),
+            include_str!("../../../examples/pipelines/flight-delay.toml"),
         ] {
             let manifest = Manifest::from_toml(text, "example.toml").unwrap();
             assert_eq!(check(&manifest), Ok(()));

@@ -9,7 +9,8 @@ use serde_json::{Map, Value};
 
 use super::cells::Cells;
 use super::keys::Keys;
-use super::model::Model;
+use super::lately::Lately;
+use super::model::{Known, Model};
 use super::payload::{self, Settled};
 use super::prediction::Prediction;
 use super::row::{self, Context, Row};
@@ -44,7 +45,7 @@ impl Operator for Learn {
         let mut handled = Handled::default();
         let Learn { settings, cache, row } = self;
         cache.read_model(settings, state).map_err(unreadable)?;
-        let Cache { model: Some(model), cells, keys } = &mut *cache else { return Ok(handled) };
+        let Cache { model: Some(model), cells, lately, keys } = &mut *cache else { return Ok(handled) };
         for (index, invoked) in batch.iter().enumerate() {
             let event = &invoked.placed.event;
             let cause = index as u32;
@@ -62,8 +63,19 @@ impl Operator for Learn {
                 }
             };
             let out = &mut handled.emitted;
-            let mut step =
-                Step { settings, model, cells, keys, row, state: &mut *state, event, payload, cause, out };
+            let mut step = Step {
+                settings,
+                model,
+                cells,
+                lately,
+                keys,
+                row,
+                state: &mut *state,
+                event,
+                payload,
+                cause,
+                out,
+            };
             step.run().map_err(unreadable)?;
         }
         cache.flush(state);
@@ -96,6 +108,7 @@ struct Step<'a> {
     settings: &'a Settings,
     model: &'a mut Model,
     cells: &'a mut Cells,
+    lately: &'a mut Lately,
     keys: &'a mut Keys,
     row: &'a mut Row,
     state: &'a mut dyn State,
@@ -233,14 +246,16 @@ impl Step<'_> {
         self.row.fill(self.event, &self.payload, &context);
         let encoded = self.row.encoded.iter().map(|(_, cell)| *cell);
         self.cells.load(self.row.tokens.iter().copied().chain(encoded), self.state)?;
-        let mut prediction = self.model.predict(settings, ground, self.row, self.cells);
-        prediction.at = self.event.time;
+        self.lately.load(self.row.groups.iter().map(|(_, place)| *place), self.state)?;
+        let known = Known { cells: self.cells, lately: self.lately };
+        let prediction = self.model.predict(settings, ground, self.row, self.event.time, known);
         Ok(prediction)
     }
 
     fn settle(&mut self, prediction: &Prediction, truth: f64) -> Result<(), Unreadable> {
         self.cells.load(prediction.tokens.iter().copied(), self.state)?;
-        self.model.settle(self.settings, prediction, truth, self.cells);
+        self.lately.load(prediction.groups.iter().copied(), self.state)?;
+        self.model.settle(self.settings, prediction, truth, self.cells, self.lately);
         let settled = Settled {
             settled_at: self.event.time,
             truth,

@@ -11,6 +11,7 @@
 //! | `row`, `series`, `record` | an event as numbers and tokens; a key's own path; the same for people |
 //! | `model`, `prediction` | all experts of a share, their combination, what they learn; what waits |
 //! | `rls`, `median`, `classes`, `cells` | recursive least squares, median line, classes of change |
+//! | `lately` | what was left over lately, by category |
 //! | `hedge`, `interval`, `scores` | weights of the experts, honest intervals, running metrics |
 //!
 //! A stage has one model per share (all its keys teach it) and a series per key.
@@ -21,6 +22,7 @@ mod function;
 mod hedge;
 mod interval;
 mod keys;
+mod lately;
 mod median;
 mod model;
 pub(crate) mod pack;

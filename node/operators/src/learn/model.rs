@@ -11,6 +11,7 @@ use super::cells::{Cell, Cells};
 use super::classes::{self, CLASSES, Reader};
 use super::hedge::{Hedge, weighted_median};
 use super::interval::Residuals;
+use super::lately::{GROUPS_MAX, Lately, SPANS};
 use super::median::MedianLine;
 use super::prediction::Prediction;
 use super::rls::{Line, logit, sigmoid};
@@ -28,6 +29,10 @@ const CHANCES: usize = ENCODED_MAX + 1;
 const ENOUGH: u64 = 100;
 /// Half the interval's width while nothing at all is known, in units.
 const UNKNOWN: f64 = 1.0;
+/// Inputs are held within so many deviations. A label of the same row may follow an input as far as
+/// it goes (what left hours late lands hours late); where a series goes from here does not.
+const REACH_LATER: f64 = 5.0;
+const REACH_SAME_ROW: f64 = 15.0;
 /// Changes beyond so many units teach no more than that.
 const CHANGE_MAX: f64 = 20.0;
 
@@ -41,6 +46,9 @@ pub struct Model {
     moves: Moments,
     rises: Moments,
     rls: Line,
+    /// The line on numbers and what was left over lately, and the groups it knows, by slot.
+    lately: Line,
+    groups: Vec<u64>,
     median: MedianLine,
     logistic: Line,
     reader: Reader,
@@ -76,14 +84,22 @@ impl Moments {
         self.square.max(0.0).sqrt()
     }
 
-    fn standard(&self, value: f64) -> f32 {
+    /// In deviations from the mean, held within `reach`.
+    fn standard(&self, value: f64, reach: f64) -> f32 {
         let deviation = self.deviation();
         if deviation > 1e-9 * self.mean.abs().max(1e-290) {
-            ((value - self.mean) / deviation).clamp(-5.0, 5.0) as f32
+            ((value - self.mean) / deviation).clamp(-reach, reach) as f32
         } else {
             0.0
         }
     }
+}
+
+/// What is known of the row's tokens and groups, in memory.
+#[derive(Debug, Clone, Copy)]
+pub struct Known<'a> {
+    pub cells: &'a Cells,
+    pub lately: &'a Lately,
 }
 
 /// What is known before the row is made.
@@ -103,6 +119,8 @@ impl Model {
             moves: Moments::default(),
             rises: Moments::default(),
             rls: Line::new(0.9998),
+            lately: Line::new(0.9999),
+            groups: Vec::new(),
             median: MedianLine::default(),
             logistic: Line::new(0.9998),
             reader: Reader::new(),
@@ -157,7 +175,8 @@ impl Model {
     }
 
     /// Those of the logistic line: room for its own, then those of all lines.
-    fn inputs(&mut self, row: &Row, cells: &Cells) -> Vec<f32> {
+    fn inputs(&mut self, settings: &Settings, row: &Row, cells: &Cells) -> Vec<f32> {
+        let reach = if settings.is_later() { REACH_LATER } else { REACH_SAME_ROW };
         let mut inputs = Vec::with_capacity(CHANCES + INPUTS_MAX);
         inputs.resize(CHANCES, 0.0);
         inputs.push(1.0);
@@ -186,27 +205,57 @@ impl Model {
             let Some((_, moments)) = self.names.get_mut(place) else { continue };
             moments.learn(value);
             if let Some(input) = inputs.get_mut(CHANCES + 1 + place) {
-                *input = moments.standard(value);
+                *input = moments.standard(value, reach);
             }
         }
         inputs
     }
 
-    /// The prediction for a row; its cells are in memory. When it was made, when it is due and whose
-    /// it is are the caller's to say.
-    pub fn predict(&mut self, settings: &Settings, ground: Ground, row: &Row, cells: &Cells) -> Prediction {
-        let mut inputs = self.inputs(row, cells);
+    /// What was left over lately, by slot: a group keeps the slot that it came with first.
+    fn left_over(&mut self, row: &Row, at: Time, lately: &Lately) -> Vec<f32> {
+        let mut inputs = vec![0.0; SPANS * self.groups.len()];
+        for (name, place) in &row.groups {
+            let slot = match self.groups.iter().position(|other| other == name) {
+                Some(slot) => slot,
+                None if self.groups.len() >= GROUPS_MAX => continue,
+                None => {
+                    self.groups.push(*name);
+                    inputs.resize(SPANS * self.groups.len(), 0.0);
+                    self.groups.len() - 1
+                }
+            };
+            for (input, mean) in inputs.iter_mut().skip(SPANS * slot).zip(lately.means(*place, at)) {
+                *input = mean as f32;
+            }
+        }
+        inputs
+    }
+
+    /// The prediction for a row at that time. When it is due and whose it is are the caller's to say.
+    pub fn predict(
+        &mut self,
+        settings: &Settings,
+        ground: Ground,
+        row: &Row,
+        at: Time,
+        known: Known<'_>,
+    ) -> Prediction {
+        let Known { cells, lately } = known;
+        let mut inputs = self.inputs(settings, row, cells);
         let step = settings.rises_by().filter(|by| *by > 0.0).unwrap_or(self.moves.mean.max(1e-6));
         let classes = classes::probabilities(row.tokens.iter().map(|token| cells.get(*token)));
         let word = self.reader.word(&classes);
         let Ground { last_value, anchor, unit } = ground;
         let value_of = |change: f64| anchor + unit * change.clamp(-CHANGE_MAX, CHANGE_MAX);
         let x = lines(&inputs);
+        let left_over = self.left_over(row, at, lately);
+        let wide = wide(x, &left_over);
         let experts = [
             last_value,
             value_of(self.rls.predict(x)),
             value_of(self.median.predict(x)),
             value_of(self.reader.change(word)),
+            value_of(self.lately.predict(&wide)),
         ];
         let weights = self.hedge.weights(&settings.active);
         let value = weighted_median(&experts, &weights);
@@ -228,6 +277,7 @@ impl Model {
         }
         self.made += 1;
         Prediction {
+            at,
             number: self.made,
             last_value,
             value,
@@ -242,6 +292,8 @@ impl Model {
             word,
             inputs,
             tokens: row.tokens.clone(),
+            groups: row.groups.iter().map(|(_, place)| *place).collect(),
+            lately: left_over,
             ..Prediction::default()
         }
     }
@@ -252,21 +304,44 @@ impl Model {
         Some(truth - prediction.last_value > by * prediction.last_value.abs())
     }
 
-    /// Scores the prediction as it was made, then learns. Its tokens' cells are in memory.
-    pub fn settle(&mut self, settings: &Settings, prediction: &Prediction, truth: f64, cells: &mut Cells) {
+    /// Scores the prediction as it was made, then learns. Its cells and groups are in memory.
+    pub fn settle(
+        &mut self,
+        settings: &Settings,
+        prediction: &Prediction,
+        truth: f64,
+        cells: &mut Cells,
+        lately: &mut Lately,
+    ) {
         let happened = Model::happened(settings, prediction, truth);
         let error = (truth - prediction.value).abs();
         self.scores.add(error, (truth - prediction.last_value).abs(), prediction.probability.zip(happened));
-        let Prediction { unit, step, word, .. } = *prediction;
+        let Prediction { step, word, .. } = *prediction;
+        // What was predicted before the labels' size was known is measured by what is known now.
+        let later = settings.is_later();
+        let now = self.ground(Some(prediction.last_value), later);
+        let kept = later && self.all_positive;
+        let unit = if kept { prediction.unit } else { now.unit };
+        let anchor = if later { prediction.anchor } else { now.anchor };
+        if !kept && self.target.n < 2.0 {
+            return;
+        }
         let inside = (prediction.low..=prediction.high).contains(&truth);
         self.residuals.learn(error / unit, inside, self.made.saturating_sub(prediction.number));
         let errors = prediction.experts.map(|expert| (truth - expert).abs() / unit);
         self.hedge.learn(&errors);
 
-        let change = ((truth - prediction.anchor) / unit).clamp(-CHANGE_MAX, CHANGE_MAX);
+        let change = ((truth - anchor) / unit).clamp(-CHANGE_MAX, CHANGE_MAX);
         let x = lines(&prediction.inputs);
         if settings.active.get(settings::RLS) == Some(&true) {
             self.rls.fit(x, change);
+        }
+        if settings.active.get(settings::LATELY) == Some(&true) {
+            self.lately.fit_robust(&wide(x, &prediction.lately), change);
+            let plain = prediction.experts.get(settings::RLS).copied().unwrap_or(prediction.anchor);
+            for place in &prediction.groups {
+                lately.learn(*place, prediction.due, (truth - plain) / unit);
+            }
         }
         if settings.active.get(settings::MEDIAN) == Some(&true) {
             self.median.fit(x, change);
@@ -294,6 +369,14 @@ impl Model {
         }
         self.moves.learn(change.abs());
     }
+}
+
+/// What was left over lately, then what all lines take: that may grow.
+fn wide(x: &[f32], left_over: &[f32]) -> Vec<f32> {
+    let mut all = vec![0.0; SPANS * GROUPS_MAX];
+    all.iter_mut().zip(left_over).for_each(|(place, mean)| *place = *mean);
+    all.extend_from_slice(x);
+    all
 }
 
 /// What of a prediction's inputs all lines take.

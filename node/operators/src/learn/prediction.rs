@@ -31,6 +31,10 @@ pub struct Prediction {
     /// What the lines saw.
     pub inputs: Vec<f32>,
     pub tokens: Vec<u16>,
+    /// Of what the row is one, for what was left over lately: places.
+    pub groups: Vec<u16>,
+    /// What was left over lately, as the line saw it: by slot, for each time constant.
+    pub lately: Vec<f32>,
 }
 
 impl Prediction {
@@ -56,11 +60,12 @@ impl Prediction {
         for value in [self.probability, self.truth].into_iter().flatten() {
             pack::floats(out, &[value]);
         }
-        for length in [self.inputs.len(), self.tokens.len()] {
+        for length in [self.inputs.len(), self.lately.len(), self.tokens.len(), self.groups.len()] {
             out.extend_from_slice(&(length as u16).to_le_bytes());
         }
         pack::singles(out, &self.inputs);
-        self.tokens.iter().for_each(|token| out.extend_from_slice(&token.to_le_bytes()));
+        pack::singles(out, &self.lately);
+        self.tokens.iter().chain(&self.groups).for_each(|token| out.extend_from_slice(&token.to_le_bytes()));
         out.extend_from_slice(&self.key);
     }
 
@@ -72,10 +77,16 @@ impl Prediction {
         let there = from.byte()?;
         let probability = if there & 1 != 0 { Some(from.float()?) } else { None };
         let truth = if there & 2 != 0 { Some(from.float()?) } else { None };
-        let (inputs, tokens) = (usize::from(from.short()?), usize::from(from.short()?));
-        let mut inputs = vec![0.0; inputs];
+        let mut length = || from.short().map(usize::from);
+        let (inputs, lately, tokens, groups) = (length()?, length()?, length()?, length()?);
+        let (mut inputs, mut lately) = (vec![0.0; inputs], vec![0.0; lately]);
         from.singles(&mut inputs)?;
-        let tokens = from.bytes(2 * tokens)?.as_chunks().0;
+        from.singles(&mut lately)?;
+        let mut places = |count: usize| {
+            let bytes = from.bytes(2 * count)?.as_chunks().0;
+            Some(bytes.iter().map(|place| u16::from_le_bytes(*place)).collect())
+        };
+        let (tokens, groups) = (places(tokens)?, places(groups)?);
         Some(Prediction {
             at: Time(at),
             due: Time(due),
@@ -94,7 +105,9 @@ impl Prediction {
             step,
             word: Word { sure, lean },
             inputs,
-            tokens: tokens.iter().map(|token| u16::from_le_bytes(*token)).collect(),
+            tokens,
+            groups,
+            lately,
         })
     }
 }
@@ -113,6 +126,8 @@ mod tests {
             weights: [0.25; EXPERTS.len()],
             inputs: vec![1.0, -0.5, f32::MIN_POSITIVE],
             tokens: vec![0, 8191],
+            groups: vec![7, 9, 11],
+            lately: vec![0.25, -3.5],
             ..Prediction::default()
         };
         for (probability, truth) in [(None, None), (Some(0.5), None), (None, Some(-1.0))] {

@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 const PRIOR: f64 = 0.5;
 /// Mean of the covariance's diagonal at most, in priors.
 const WIND_UP: f64 = 1.0;
+/// Errors beyond so many times their running mean size lose weight (Huber 1964).
+const HUBER: f64 = 1.0;
 /// Innovations are clipped at so many times their running mean size.
 const CLIP: f64 = 4.0;
 
@@ -61,6 +63,19 @@ impl Line {
         let clipped = error.clamp(-bound, bound);
         self.size += (clipped.abs() - self.size) / (self.seen.min(500) as f64);
         self.step(x, clipped, 1.0);
+    }
+
+    /// As `fit`, with less weight for what lies far out, so that it tends to the middle of outcomes.
+    pub fn fit_robust(&mut self, x: &[f32], y: f64) {
+        let error = y - self.predict(x);
+        if !error.is_finite() {
+            return;
+        }
+        self.seen += 1;
+        let size = error.abs().min(if self.seen > 20 { CLIP * self.size } else { f64::INFINITY });
+        self.size += (size - self.size) / (self.seen.min(500) as f64);
+        let weight = if size > HUBER * self.size { HUBER * self.size / error.abs() } else { 1.0 };
+        self.step(x, error * weight, weight);
     }
 
     /// Logistic loss: one step of `offset + line` towards the outcome.

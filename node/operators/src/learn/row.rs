@@ -9,6 +9,7 @@ use dunlin_protocol::time::Time;
 use serde_json::{Map, Value};
 
 use super::cells::{cell_of, named, text};
+use super::lately::GROUPS_MAX;
 use super::series::Series;
 
 const HOUR: f64 = 3_600_000.0;
@@ -27,6 +28,8 @@ pub struct Row {
     pub tokens: Vec<u16>,
     /// Tokens whose cell's means are inputs of the lines as well.
     pub encoded: Vec<(u64, u16)>,
+    /// What is remembered of lately: categories, pairs of them, and all together.
+    pub groups: Vec<(u64, u16)>,
     parts: Parts,
 }
 
@@ -70,6 +73,7 @@ impl Row {
         self.numbers.clear();
         self.tokens.clear();
         self.encoded.clear();
+        self.groups.clear();
         let mut parts = core::mem::take(&mut self.parts);
         parts.clear();
         Maker { row: self, context }.fields(event, payload, &mut parts);
@@ -145,6 +149,7 @@ impl Maker<'_> {
             self.path(event.time, day, parts);
         }
         self.crosses(parts);
+        self.groups(parts);
     }
 
     fn field(&mut self, name: &str, value: Option<&Value>, now: Time, key: &str, parts: &mut Parts) {
@@ -235,6 +240,25 @@ impl Maker<'_> {
         }
         for (name, category) in parts.categories.iter().take(CROSSED) {
             self.encode(named(const { text("rung, of") }, *name), &[here, *category]);
+        }
+    }
+
+    fn group(&mut self, kind: u64, parts: &[u64]) {
+        if self.row.groups.len() < GROUPS_MAX {
+            let name = named(const { text("lately") }, kind);
+            self.row.groups.push((name, cell_of(self.context.seed, name, parts)));
+        }
+    }
+
+    fn groups(&mut self, parts: &Parts) {
+        self.group(const { text("all") }, &[]);
+        let mut rest = parts.categories.get(..CROSSED).unwrap_or(&parts.categories);
+        rest.iter().for_each(|(name, category)| self.group(*name, &[*category]));
+        while let Some(((name, category), others)) = rest.split_first() {
+            for (other, with) in others {
+                self.group(named(*name, *other), &[*category, *with]);
+            }
+            rest = others;
         }
     }
 

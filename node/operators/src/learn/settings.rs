@@ -5,10 +5,11 @@ use dunlin_protocol::pipeline::manifest::{F64, Label, LearnSpec};
 use crate::spelling::nearest;
 
 /// The experts, in the order of every list of predictions and weights.
-pub const EXPERTS: [&str; 4] = ["last_value", "rls", "median", "classes"];
+pub const EXPERTS: [&str; 5] = ["last_value", "rls", "median", "classes", "lately"];
 pub const RLS: usize = 1;
 pub const MEDIAN: usize = 2;
 pub const CLASSES: usize = 3;
+pub const LATELY: usize = 4;
 
 #[derive(Debug, Clone)]
 pub struct Settings {

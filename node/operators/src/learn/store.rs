@@ -5,6 +5,7 @@
 //! | the event's key | the key's path as a JSON object, for people too (see `record`) |
 //! | 0 `m` | the model |
 //! | 0 `c` number | a cell |
+//! | 0 `l` number | what was left over lately, of a group |
 //! | 0 `w` key | which of the key's predictions wait: the next number, then due and number of each |
 //! | 0 `p` key number | a waiting prediction of a later value (key with its length before it) |
 //! | 0 `d` due number | a waiting prediction of a same-row label, in the order of its time |
@@ -20,12 +21,13 @@ use dunlin_protocol::wire::codec;
 
 use super::cells::Cells;
 use super::keys::Keys;
+use super::lately::Lately;
 use super::model::Model;
 use super::prediction::Prediction;
 use super::settings::Settings;
 use crate::operator::State;
 
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 
 /// Why state could not be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -43,6 +45,7 @@ impl Unreadable {
 pub struct Cache {
     pub model: Option<Model>,
     pub cells: Cells,
+    pub lately: Lately,
     pub keys: Keys,
 }
 
@@ -70,6 +73,7 @@ impl Cache {
         }
         self.keys.flush(state);
         self.cells.flush(state);
+        self.lately.flush(state);
     }
 }
 
@@ -86,6 +90,11 @@ pub fn path_key(key: &Bytes) -> Bytes {
 pub fn cell_key(number: u16) -> [u8; 4] {
     let [high, low] = number.to_be_bytes();
     [0, b'c', high, low]
+}
+
+pub fn lately_key(number: u16) -> [u8; 4] {
+    let [high, low] = number.to_be_bytes();
+    [0, b'l', high, low]
 }
 
 /// Where it stands which predictions of the key wait.
