@@ -14,7 +14,8 @@ pub const PUBLISH_EVENTS_MAX: usize = 16_384;
 /// A batch handed to a function: it closes at the first of the two.
 pub const BATCH_BYTES_MAX: usize = 1 << 20;
 pub const BATCH_EVENTS_MAX: usize = 4096;
-/// What one commit may emit and change. Beyond: the call fails and is retried in halves.
+/// What one commit may emit and change. Beyond: a call that gives more alone fails and is retried in
+/// halves; one that has no room beside others waits for the next commit.
 pub const COMMIT_BYTES_MAX: usize = 6 << 20;
 /// What one record may hand over of waiting events, dead letters and producers when a log follows
 /// another. Beyond: the old log stays at work, and `show` says what stands in the way.

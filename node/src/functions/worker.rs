@@ -314,7 +314,8 @@ pub(super) fn stage_of(spec: &ActorSpec) -> String {
 fn check_weight(stage: &str, outcome: &Outcome) -> Result<(), CallError> {
     let emitted: usize = outcome.emitted.iter().map(|emitted| emitted.event.weight()).sum();
     let changed = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len);
-    let changes: usize = outcome.changes.iter().map(|change| change.key.len() + changed(&change.value)).sum();
+    let changes: usize =
+        outcome.changes.iter().map(|change| change.key.len() + changed(&change.value) + 8).sum();
     if emitted + changes <= COMMIT_BYTES_MAX {
         return Ok(());
     }

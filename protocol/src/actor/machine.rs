@@ -488,6 +488,11 @@ impl Actor {
                         self.trouble = None;
                         self.go_on(work, now, &mut actions);
                     }
+                    Verdict::CloseEarly => {
+                        actions.push(Action::Discard);
+                        let work = work.close_early(&self.memory.parked);
+                        self.go_on(work, now, &mut actions);
+                    }
                     Verdict::WaitAndRepeat(why) => {
                         self.failures = self.failures.saturating_add(1);
                         self.trouble = Some(why);

@@ -13,8 +13,8 @@ use super::work::{Next, Verdict, Work, backoff};
 use crate::effect::{ActorSpec, Again, CallError, FailedEvent, Invoked, Outcome, Refused, SourceStream};
 use crate::event::{Event, Placed};
 use crate::id::{Epoch, EventId, Hash, LetterId, LogId, NodeId, Position, Seq};
-use crate::limits::{ATTEMPTS_MAX, DEAD_LETTERS_MAX};
-use crate::log::record::{Advance, Commit, Emitted, Parked, ParkedId};
+use crate::limits::{ATTEMPTS_MAX, COMMIT_BYTES_MAX, DEAD_LETTERS_MAX};
+use crate::log::record::{Advance, Change, Commit, Emitted, Parked, ParkedId};
 use crate::mesh::catalog::LogName;
 use crate::pipeline::manifest::{Connector, Source};
 use crate::pipeline::plan::{Chain, Feed, Head, Step, StepOperator};
@@ -88,6 +88,33 @@ fn halves_isolate_a_poison_event() {
 #[test]
 fn later_events_of_a_poison_event_s_key_park_behind_it() {
     check(&["a1", "b1", "a2", "b2", "a3"], "a2", &["a1", "b1", "b2"], &["a2", "a3"]);
+}
+
+#[test]
+fn call_without_room_in_the_commit_waits_for_the_next_one_and_counts_no_attempt() {
+    let large = |batch: &[Invoked]| {
+        let mut outcome = echo(batch);
+        let change = Change { key: "k".into(), value: Some(alloc::vec![0; COMMIT_BYTES_MAX / 2].into()) };
+        outcome.changes.push(change);
+        Ok(outcome)
+    };
+    let mut work = work_of(&["a1", "b1", "a2", "c1"]);
+    assert!(matches!(work.next_call(), Next::Call(batch) if batch.len() == 4));
+    assert_eq!(work.on_returned(Err(trap(Again::Maybe)), false, NOW), Verdict::GoOn);
+    let Next::Call(first) = work.next_call() else { panic!("the first half") };
+    assert_eq!(work.on_returned(large(&first), false, NOW), Verdict::GoOn);
+    let Next::Call(second) = work.next_call() else { panic!("the second half") };
+    assert_eq!(work.on_returned(large(&second), false, NOW), Verdict::CloseEarly);
+
+    let mut work = work.close_early(&[]);
+    let Next::Call(again) = work.next_call() else { panic!("what came before") };
+    assert_eq!(again, first);
+    assert_eq!(work.on_returned(large(&again), false, NOW), Verdict::GoOn);
+    assert_eq!(work.next_call(), Next::Commit);
+    assert_eq!(names(work.commit.emitted.iter().map(|one| &one.event)), ["a1", "b1"]);
+    assert_eq!(names(work.commit.parked.iter().map(|one| &one.event)), ["a2", "c1"]);
+    assert!(work.commit.parked.iter().all(|one| (one.attempts, one.due) == (0, Time(0))));
+    assert_eq!((work.commit.events_in, work.commit.dead.len()), (4, 0));
 }
 
 #[test]

@@ -31,6 +31,8 @@ pub struct Work {
     ranges: Vec<Range>,
     /// What was parked and is tried again: it stands first in `events`, in the same order.
     retried: Vec<Parked>,
+    /// Fresh events behind all others for which the commit has no room: they park once the calls are made.
+    late: Vec<Invoked>,
     /// Keys of which an event is parked: later events wait behind it.
     blocked: BTreeSet<Bytes>,
     accepted: usize,
@@ -58,6 +60,9 @@ pub enum Verdict {
     GoOn,
     /// The outside is not there: discard what is staged, wait, and begin this work anew.
     WaitAndRepeat(String),
+    /// The call went well, but the commit has no room for what it gave: discard what is staged, and
+    /// begin anew with what came before that call.
+    CloseEarly,
 }
 
 impl Work {
@@ -166,6 +171,9 @@ impl Work {
                 self.ranges.push(Range { first, end: self.events.len() });
             }
         }
+        for event in core::mem::take(&mut self.late) {
+            self.park(parked(&event, "waits for the next commit, this one is full".to_string()));
+        }
         Next::Commit
     }
 
@@ -178,7 +186,12 @@ impl Work {
     pub fn on_returned(&mut self, outcome: Result<Outcome, CallError>, sink: bool, now: Time) -> Verdict {
         let Some(range) = self.ranges.pop() else { return Verdict::GoOn };
         match outcome {
-            Ok(outcome) if self.emitted_bytes + weight_of(&outcome) > COMMIT_BYTES_MAX => {
+            Ok(outcome) if self.emitted_bytes > 0 && self.overflows(&outcome) => {
+                self.ranges.push(range);
+                Verdict::CloseEarly
+            }
+            // Whoever runs the call refuses it at the same weight, and stages nothing of it.
+            Ok(outcome) if self.overflows(&outcome) => {
                 let error = CallError {
                     stage: String::new(),
                     reason: alloc::format!(
@@ -191,6 +204,10 @@ impl Work {
             Ok(outcome) => self.on_done(range, outcome, sink, now),
             Err(error) => self.on_failed(range, error, now),
         }
+    }
+
+    fn overflows(&self, outcome: &Outcome) -> bool {
+        self.emitted_bytes + weight_of(outcome) > COMMIT_BYTES_MAX
     }
 
     fn on_done(&mut self, range: Range, outcome: Outcome, sink: bool, now: Time) -> Verdict {
@@ -269,6 +286,27 @@ impl Work {
 
     /// Forgets what its calls gave, keeps what it takes: for `WaitAndRepeat`.
     pub fn begin_anew(self, memory_parked: &[Parked]) -> Work {
+        self.anew_without(&BTreeSet::new(), memory_parked)
+    }
+
+    /// The same with the calls that were made so far, all others' events parked: for `CloseEarly`. It
+    /// is no failure of theirs, so it counts as no attempt.
+    pub fn close_early(self, memory_parked: &[Parked]) -> Work {
+        let uncalled = self.ranges.iter().flat_map(|range| range.first..range.end);
+        let late = self.late.iter().map(|event| ParkedId { event: event.placed.id, replayed: None });
+        let late: BTreeSet<ParkedId> = uncalled
+            .filter_map(|index| match self.retried.get(index) {
+                Some(parked) => Some(parked.parked_id()),
+                None => {
+                    self.events.get(index).map(|event| ParkedId { event: event.placed.id, replayed: None })
+                }
+            })
+            .chain(late)
+            .collect();
+        self.anew_without(&late, memory_parked)
+    }
+
+    fn anew_without(self, late: &BTreeSet<ParkedId>, memory_parked: &[Parked]) -> Work {
         let mut anew = Work { consumed: self.consumed, ..Work::new(self.first_letter) };
         anew.commit.frontier = self.commit.frontier;
         for parked in memory_parked {
@@ -276,16 +314,25 @@ impl Work {
         }
         let steps: Vec<Option<u16>> = self.events.iter().map(|event| event.step).collect();
         for (parked, step) in self.retried.iter().zip(steps) {
-            anew.retry(parked, step);
+            if !late.contains(&parked.parked_id()) {
+                anew.retry(parked, step);
+            }
         }
         // Fresh events in their first order; those set aside as blocked stand in `parked`.
         let mut seen: BTreeSet<ParkedId> = self.retried.iter().map(Parked::parked_id).collect();
-        let fresh = self.events.into_iter().skip(self.retried.len());
+        let fresh = self.events.into_iter().skip(self.retried.len()).chain(self.late);
         let waiting = self.commit.parked.iter().filter(|parked| !seen.contains(&parked.parked_id()));
         let waiting: Vec<Invoked> = waiting.map(invoked).collect();
         let mut fresh: Vec<Invoked> = fresh.chain(waiting).collect();
         fresh.retain(|event| seen.insert(ParkedId { event: event.placed.id, replayed: None }));
-        fresh.into_iter().for_each(|event| anew.take(event));
+        for event in fresh {
+            if late.contains(&ParkedId { event: event.placed.id, replayed: None }) {
+                anew.commit.events_in += 1;
+                anew.late.push(event);
+            } else {
+                anew.take(event);
+            }
+        }
         anew.seal();
         anew
     }
