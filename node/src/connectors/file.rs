@@ -226,11 +226,15 @@ mod tests {
         }
 
         fn sink(&self, actor: u8) -> FileSink {
+            self.sink_behind(None, actor)
+        }
+
+        fn sink_behind(&self, before: Option<u8>, actor: u8) -> FileSink {
             let place = SinkPlace {
                 data_folder: self.folder.path().to_path_buf(),
                 pipeline: "p".parse().unwrap(),
                 actor: LogId([actor; 16]),
-                follows: actor.checked_sub(1).map(|before| LogId([before; 16])),
+                follows: before.map(|before| LogId([before; 16])),
             };
             FileSink::new(&"archive".parse().unwrap(), "out/events.jsonl", &place)
         }
@@ -309,6 +313,14 @@ mod tests {
         bench.loses(&mut bench.sink(2), 10..12);
         bench.commits(&mut bench.sink(2), 10..11);
         assert_eq!(bench.numbers(), [0, 1, 10]);
+    }
+
+    #[test]
+    fn a_sink_in_the_place_of_one_that_committed_nothing_begins_where_that_began() {
+        let mut bench = Bench::new();
+        bench.loses(&mut bench.sink(1), 0..2);
+        bench.commits(&mut bench.sink_behind(Some(1), 2), 0..3);
+        assert_eq!(bench.numbers(), [0, 1, 2]);
     }
 
     #[test]
