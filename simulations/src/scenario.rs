@@ -199,7 +199,7 @@ pub const SCENARIOS: [Scenario; 29] = [
         trial: Trial::Stalled,
         ..CALM
     },
-    Scenario { name: "no-credit", padding: 30_000, events_each: 200, trial: Trial::Stalled, ..CALM },
+    Scenario { name: "no-credit", padding: 30_000, events_each: 400, trial: Trial::Stalled, ..CALM },
     Scenario { name: "damage", faults: Faults::NONE.with(Fault::Damage, 2_500), ..CALM },
     // Processes die, and a moment after they are back the power goes.
     Scenario {
@@ -276,6 +276,7 @@ pub const SCENARIOS: [Scenario; 29] = [
         ..CALM
     },
     Scenario { name: "swarm", ..CALM },
+    Scenario { name: "swarm-redeploys", ..CALM },
 ];
 
 const REDEPLOY: Scenario = Scenario {
@@ -292,6 +293,7 @@ impl Scenario {
         let mut chance = Chance::new(seed ^ 0x5eed);
         Some(match found.name {
             "swarm" => swarm::drawn(&mut chance),
+            "swarm-redeploys" => swarm::drawn_with_redeploys(&mut chance),
             _ => {
                 let climate = Climate {
                     latency_ms: chance.between(1, 12),

@@ -40,7 +40,7 @@ mutations! {
     readers_served_before_persisted ServeEarly "power" 129 ""
     skipped_position_check SkipPositionCheck "messages" 129 ""
     producers_forgotten ForgetProducers "crashes" 129 "stands 2 times"
-    frontier_not_advanced FrontierStands "crashes" 129 ""
+    frontier_not_advanced FrontierStands "crashes" 128 "has read log"
     state_applied_before_persisted ApplyEarly "power" 129 ""
     memory_not_restored ForgetReplay "crashes" 129 ""
     reader_from_the_start_after_a_reconnect ReadFromStart "links" 129 ""

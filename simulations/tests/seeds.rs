@@ -28,7 +28,7 @@ fn check_all(seeds: Range<u64>, name: &str) {
 macro_rules! scenarios {
     ($($test:ident $name:literal)*) => {
         $(#[test] fn $test() { check_all(0..FRESH, $name); })*
-        const TESTED: &[&str] = &[$($name),*, "swarm"];
+        const TESTED: &[&str] = &[$($name),*, "swarm", "swarm-redeploys"];
     };
 }
 
