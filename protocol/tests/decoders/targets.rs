@@ -195,6 +195,10 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
     match target {
         // Its only value has no bytes.
         "ready" => seeds.push(Vec::new()),
+        "body" => {
+            let records = seeds.iter().filter_map(|bytes| codec::decode::<Record>(bytes).ok());
+            seeds = records.map(|record| record.body.to_vec()).collect();
+        }
         "frame" => {
             for bytes in &mut seeds {
                 let header = frame::header(bytes.len()).unwrap();
