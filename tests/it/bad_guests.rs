@@ -26,7 +26,7 @@ const KINDS: [(&str, &str); 10] = [
     ("flood-host", "called the host more than"),
     ("flood-state", "called the host more than"),
     ("big-output", "an event may have"),
-    ("many-outputs", "emit"),
+    ("many-outputs", "more than its 32 MiB of memory"),
     ("exit", "exit status 3"),
 ];
 
