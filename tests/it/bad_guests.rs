@@ -27,7 +27,7 @@ const KINDS: [(&str, &str); 10] = [
     ("flood-state", "called the host more than"),
     ("big-output", "an event may have"),
     ("many-outputs", "more than its 32 MiB of memory"),
-    ("exit", "exit status 3"),
+    ("exit", "exit status"),
 ];
 
 fn wild(name: &str) -> String {
