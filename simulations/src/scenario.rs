@@ -199,7 +199,7 @@ pub const SCENARIOS: [Scenario; 30] = [
         trial: Trial::Stalled,
         ..CALM
     },
-    Scenario { name: "no-credit", padding: 30_000, events_each: 400, trial: Trial::Stalled, ..CALM },
+    Scenario { name: "no-credit", padding: 30_000, events_each: 200, trial: Trial::Stalled, ..CALM },
     Scenario { name: "damage", faults: Faults::NONE.with(Fault::Damage, 2_500), ..CALM },
     // Processes die, and a moment after they are back the power goes.
     Scenario {
