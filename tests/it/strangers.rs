@@ -588,7 +588,6 @@ impl Liar<'_> {
 }
 
 #[test]
-#[ignore = "not seen to pass on a busy machine yet: run with --ignored"]
 fn a_member_that_lies_changes_nothing() {
     let mesh = mesh();
     let node = &mesh[0];
@@ -656,7 +655,6 @@ fn gossip_spam_from_a_member_is_counted_and_nobody_is_thought_gone() {
 
 /// What a proxy or a browser might send: the JSON door has its bounds, too.
 #[test]
-#[ignore = "not seen to pass on a busy machine yet: run with --ignored"]
 fn deeply_nested_and_oversized_requests_are_refused_with_a_sentence() {
     let mesh = mesh();
     let node = &mesh[0];
