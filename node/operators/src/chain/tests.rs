@@ -112,12 +112,12 @@ fn a_failing_event_leaves_its_neighbours_alone() {
             r#"half k {"v":0.5,"id":"c"}"#,
         ],
         &[
-            "0 low the expression `event.v < 10` failed: there is no field 'v': its own",
-            "0 both the expression `event.v > 2` failed: there is no field 'v': its own",
-            "1 keyed the event cannot get its key: its key field 'id' is null: its own",
+            "0 low the expression `event.v < 10` failed: there is no field 'v': {}",
+            "0 both the expression `event.v > 2` failed: there is no field 'v': {}",
+            "1 keyed the event cannot get its key: its key field 'id' is null: {\"v\":5,\"id\":null}",
             "1 keyed the event cannot get its key: its key field 'id' is null: {\"v\":2.5,\"id\":null}",
-            "2 low the payload is not JSON (expected ident at line 1 column 2): its own",
-            "2 both the payload is not JSON (expected ident at line 1 column 2): its own",
+            "2 low the payload is not JSON (expected ident at line 1 column 2): no json",
+            "2 both the payload is not JSON (expected ident at line 1 column 2): no json",
         ],
     );
 }
