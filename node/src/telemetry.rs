@@ -7,7 +7,8 @@ use std::io::IsTerminal;
 
 use dunlin_protocol::effect::{Level, Report};
 use dunlin_protocol::time::{Span, Time};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{ParseError, Targets};
+use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 /// Our own crates; a plain level means these, everybody else stays at warnings.
@@ -15,20 +16,21 @@ const OURS: [&str; 3] = ["dunlin", "dunlin_operators", "dunlin_protocol"];
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 const DEFAULT: &str = "info";
 
-/// Starts logging, once per process. `level` is `--log`: a level, or tracing's own directives
+/// Starts logging, once per process. `level` is `--log`: a level, or levels of crates and modules
 /// (`dunlin=debug,libp2p_swarm=info`). An error is a sentence for the user.
 pub fn start(level: Option<&str>) -> Result<(), String> {
     let filter = filter(level.unwrap_or(DEFAULT))?;
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
-        .with_ansi(colours(std::env::var_os("NO_COLOR").as_deref(), std::io::stderr().is_terminal()))
-        .finish()
+        .with_ansi(colours(std::env::var_os("NO_COLOR").as_deref(), std::io::stderr().is_terminal()));
+    tracing_subscriber::registry()
+        .with(lines)
+        .with(filter)
         .try_init()
         .map_err(|why| format!("logging cannot start ({why}): it was started twice in this process"))
 }
 
-fn filter(level: &str) -> Result<EnvFilter, String> {
+fn filter(level: &str) -> Result<Targets, String> {
     let plain = level.trim().to_ascii_lowercase();
     let directives = match plain.as_str() {
         "off" => plain,
@@ -38,9 +40,9 @@ fn filter(level: &str) -> Result<EnvFilter, String> {
         }
         // A bare word is a target to tracing; here it is a misspelt level.
         word if !word.contains(['=', ',']) => return Err(wrong(level, "there is no such level")),
-        _ => level.to_string(),
+        _ => level.split(',').map(str::trim).filter(|part| !part.is_empty()).collect::<Vec<_>>().join(","),
     };
-    EnvFilter::try_new(directives).map_err(|why| wrong(level, &why.to_string()))
+    directives.parse().map_err(|why: ParseError| wrong(level, &why.to_string()))
 }
 
 fn wrong(level: &str, why: &str) -> String {
@@ -102,7 +104,9 @@ mod tests {
     fn a_level_is_ours_and_the_rest_only_warns() {
         let shown = filter("debug").unwrap().to_string();
         assert!(shown.contains("dunlin=debug") && shown.contains("warn"), "{shown}");
-        assert!(filter("dunlin=trace,hyper=info").is_ok());
+        let shown = filter("dunlin=trace, hyper=info,").unwrap().to_string();
+        assert!(shown.contains("dunlin=trace") && shown.contains("hyper=info"), "{shown}");
+        assert!(filter("dunlin=trace,").unwrap().default_level().is_none());
         assert!(filter("off").is_ok());
         assert!(filter("verbose").is_err_and(|why| why.contains("off, error, warn")));
         assert!(filter("dunlin=loud").is_err());

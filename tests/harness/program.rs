@@ -13,8 +13,10 @@ pub fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_path_buf()
 }
 
-/// The `dunlin` beside the test executable, unless `DUNLIN_TESTS_PROGRAM` names another. `cargo test
-/// --workspace` has built it; a narrower call has not.
+/// The `dunlin` beside the test executable, unless `DUNLIN_TESTS_PROGRAM` names another. Built by
+/// itself: within the workspace's tests the core has bugs planted (`dunlin-protocol/mutations`), which
+/// must not be in the program under test. So our own crates are compiled twice; dependencies are not, as
+/// long as no development dependency adds features to them.
 pub fn program() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     PROGRAM.get_or_init(|| {
@@ -29,7 +31,7 @@ pub fn program() -> &'static Path {
             return program;
         }
         let mut cargo = cargo();
-        cargo.args(["build", "--package", "dunlin", "--bin", "dunlin"]).current_dir(repository());
+        cargo.args(["build", "--locked", "--package", "dunlin", "--bin", "dunlin"]).current_dir(repository());
         cargo.arg("--target-dir").arg(profile.parent().unwrap());
         if profile.ends_with("release") {
             cargo.arg("--release");
