@@ -33,7 +33,7 @@ use crate::driver::{Deployed, Driver, Rooms};
 use crate::functions::{Engine, EngineSettings, Functions, FunctionsSettings, ports};
 use crate::inbox::Inbox;
 use crate::network::{self, Identity, MeshIdentity, Network, NetworkConfig};
-use crate::storage::{ModuleStore, StateStore, Storage};
+use crate::storage::{ModuleStore, Recovery, StateStore, Storage};
 use crate::telemetry;
 use crate::wiring::{ConnectorDoor, Rpc, Shelf, Snapshots, State, heads};
 
@@ -103,6 +103,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         () = signals.stopped() => return Ok(()),
     };
     let state = StateStore::open(&folder)?;
+    forget_strays(&state, &recovery)?;
     let modules = ModuleStore::open(&folder)?;
     let engine = Engine::new(EngineSettings::new(Some(folder.join("cache")), seed_of(&identity)))?;
     let shelf = Shelf { store: modules, engine: engine.clone(), inbox: inbox.clone() };
@@ -220,6 +221,22 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     rooms.network.stop().await;
     // Flushing waits for the disk.
     tokio::task::spawn_blocking(move || rooms.storage.stop()).await.context("the storage did not close")?;
+    Ok(())
+}
+
+/// Ends removals that the last run did not come to the end of, beside everything else.
+fn forget_strays(state: &StateStore, recovery: &Recovery) -> anyhow::Result<()> {
+    let strays = state.strays(&recovery.logs())?;
+    let state = state.clone();
+    if !strays.is_empty() {
+        tokio::task::spawn_blocking(move || {
+            for log in strays {
+                if let Err(error) = state.remove(log) {
+                    tracing::warn!(%log, %error, "the keyed state of a removed log is not gone yet");
+                }
+            }
+        });
+    }
     Ok(())
 }
 

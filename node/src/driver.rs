@@ -312,7 +312,7 @@ impl Rooms {
         let sink_note = self.data_folder.join("sinks").join(log.to_string());
         let data_folder = self.data_folder.clone();
         tokio::task::spawn_blocking(move || {
-            if let Err(error) = state.clear(log) {
+            if let Err(error) = state.remove(log) {
                 tracing::warn!(%log, %error, "the keyed state of a removed log is not gone yet");
             }
             // Only sinks have one.

@@ -2,6 +2,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -185,6 +186,11 @@ impl Node {
         names.filter(theirs).count()
     }
 
+    /// Bytes of the blocks that its data folder takes.
+    pub fn disk_in_use(&self) -> u64 {
+        disk_in_use(self.data())
+    }
+
     /// Everything that it logged, over all its starts.
     pub fn logged(&self) -> String {
         fs::read_to_string(self.log()).unwrap_or_default()
@@ -341,6 +347,17 @@ pub fn resident_bytes(statm: &Path) -> u64 {
     let text = fs::read_to_string(statm).unwrap_or_default();
     let pages = text.split_whitespace().nth(1).and_then(|pages| pages.parse::<u64>().ok());
     pages.unwrap_or(0) * rustix::param::page_size() as u64
+}
+
+/// What disappears meanwhile does not count.
+fn disk_in_use(folder: &Path) -> u64 {
+    let Ok(entries) = fs::read_dir(folder) else { return 0 };
+    let in_use = |entry: fs::DirEntry| match entry.metadata() {
+        Ok(data) if data.is_dir() => disk_in_use(&entry.path()),
+        Ok(data) => data.blocks() * 512,
+        Err(_) => 0,
+    };
+    entries.flatten().map(in_use).sum()
 }
 
 fn text(value: &Value) -> String {

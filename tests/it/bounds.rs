@@ -13,6 +13,8 @@ const RETENTION: u64 = 2 * MIB;
 /// How much a node's memory may grow while its publishers are refused.
 const GROWTH_MAX: u64 = 48 * MIB;
 const REQUEST_EVENTS: u64 = 100;
+/// From each node, to be removed again.
+const EVENTS: u64 = 30_000;
 
 /// Requests of events with about a KiB each.
 struct Publisher<'a> {
@@ -145,31 +147,41 @@ fn sigterm_ends_a_node_at_once_whatever_is_open() {
 #[test]
 fn the_same_file_changes_nothing_and_remove_frees_everything() {
     let mesh = Mesh::of(3);
-    let disk = |node: &Node| number(&node.status()["disk_bytes"]);
+    let told = |node: &Node| number(&node.status()["disk_bytes"]);
     let text = pipeline("gone", "");
     let deployed = mesh.deploy(&text);
     assert_eq!((&deployed["pipeline"], &deployed["changed"]), (&"gone".into(), &true.into()));
     let again = mesh.deploy(&text);
     assert_eq!((&again["changed"], &again["revision"]), (&false.into(), &deployed["revision"]));
-    let lines: String = (0..30_000)
+    let empty: Vec<u64> = mesh.iter().map(Node::disk_in_use).collect();
+    let lines: String = (0..EVENTS)
         .map(|n| format!("{{\"flight\":\"F{}\",\"price\":1,\"n\":{n},\"x\":\"{n:0200}\"}}\n", n % 9))
         .collect();
     let file = mesh.write("gone.jsonl", &lines);
     for node in mesh.iter() {
         node.cli(&["publish", "gone/events", &file]).ok();
     }
-    for node in mesh.iter() {
-        wait_for("the disk fills", 30, || (disk(node) > 5_000_000).then_some(()));
-    }
+    mesh.wait_until_through("gone", "ordered", 3 * EVENTS / 4 * 3);
     assert!(mesh.iter().all(|node| node.logs_of("gone") > 0));
+    let full: Vec<u64> = mesh.iter().map(Node::disk_in_use).collect();
+    for ((node, empty), full) in mesh.iter().zip(&empty).zip(&full) {
+        assert!(*full > empty + 5 * MIB, "{empty} bytes before, {full} now");
+        wait_for("the node tells its disk as it is", 30, || {
+            (told(node).abs_diff(node.disk_in_use()) < MIB).then_some(())
+        });
+    }
 
     mesh[2].cli(&["remove", "gone"]).ok();
-    for node in mesh.iter() {
+    for ((node, empty), full) in mesh.iter().zip(&empty).zip(&full) {
         wait_for("its actors end", 30, || {
             let nodes = node.get("/v1/nodes").json();
             nodes.as_array().unwrap().iter().all(|node| number(&node["actors"]) == 0).then_some(())
         });
         wait_for("its logs go", 30, || (node.logs_of("gone") == 0).then_some(()));
+        let freed = || (node.disk_in_use() < empty + MIB && told(node) < empty + MIB).then_some(());
+        if dunlin_tests::try_for(30, freed).is_none() {
+            panic!("{empty} bytes before, {full} full, {} left, {} told", node.disk_in_use(), told(node));
+        }
         assert_eq!(node.get("/v1/pipelines").json(), serde_json::json!([]));
         assert_eq!(node.get("/v1/streams/gone/seen").status, 404);
     }

@@ -103,17 +103,31 @@ pub(super) fn remove(path: &Path) -> Result<(), StorageError> {
     }
 }
 
-/// Bytes in use below a folder. What disappears meanwhile does not count.
+/// Bytes in use below a folder: blocks that the system gave, not lengths, because a journal is as long
+/// from the beginning as it may become. What disappears meanwhile does not count.
 pub(super) fn bytes_below(folder: &Path) -> u64 {
     let Ok(entries) = fs::read_dir(folder) else { return 0 };
     entries
         .flatten()
         .map(|entry| match entry.metadata() {
             Ok(it) if it.is_dir() => bytes_below(&entry.path()),
-            Ok(it) => it.len(),
+            Ok(it) => in_use(&it),
             Err(_) => 0,
         })
         .sum()
+}
+
+#[cfg(unix)]
+fn in_use(file: &fs::Metadata) -> u64 {
+    use std::os::unix::fs::MetadataExt;
+    // Of this size on every system, whatever the disk's own blocks are.
+    const BLOCK_BYTES: u64 = 512;
+    file.blocks() * BLOCK_BYTES
+}
+
+#[cfg(not(unix))]
+fn in_use(file: &fs::Metadata) -> u64 {
+    file.len()
 }
 
 /// Syncs that fail, in tests: the n-th one from now on this thread.

@@ -2,7 +2,7 @@
 //! cut, what was found unsynced is synced, damage is left as it is), and what remains is told to the
 //! core, a chunk at a time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
 use std::path::Path;
 use std::sync::Arc;
@@ -46,6 +46,11 @@ pub(super) struct Found {
 impl Recovery {
     pub(super) fn new(found: Vec<Found>, reader: LogReader) -> Recovery {
         Recovery { found, reader }
+    }
+
+    /// All logs on the disk.
+    pub fn logs(&self) -> BTreeSet<LogId> {
+        self.found.iter().map(|found| found.log).collect()
     }
 
     /// For each log `Input::Recovered`, then its records behind the snapshot in `Input::Replay`s of

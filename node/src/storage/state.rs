@@ -3,10 +3,18 @@
 //!
 //! One keyspace; a key is the log's id, then 0 (the applied position) or 1 and the entry's key. A
 //! batch holds changes and applied position together, so a crash keeps both or neither.
+//!
+//! What is removed stays on the disk until a table is written anew. fjall does that by itself as more is
+//! written; a node that has nothing more to write is asked to (`remove`). Its journal stays: some 64 MiB
+//! at most, whatever the node holds.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use dunlin_protocol::id::{LogId, Position, Seq};
@@ -30,12 +38,27 @@ const MEMTABLE_BYTES: u64 = 16 << 20;
 /// A rebuilding batch closes at about this size, and so does a read of the log.
 const BATCH_BYTES: usize = 4 << 20;
 const CLEAR_ENTRIES: usize = 4096;
+/// Tables up to this much are written anew after any removal, in a second or so; beyond, when a
+/// quarter of them is dead: each byte is rewritten a bounded number of times.
+const REWRITTEN_FREELY_BYTES: u64 = 64 << 20;
+const DEAD_PART: u64 = 4;
+/// How long a removal waits for the memtable to become a table.
+const FLUSHED_WITHIN: Duration = Duration::from_secs(30);
 
 /// The keyed state of all actors on this node.
 #[derive(Clone)]
 pub struct StateStore {
     database: Database,
     keyspace: Keyspace,
+    dead: Arc<Mutex<Dead>>,
+}
+
+/// What was removed and may still be on the disk.
+#[derive(Default)]
+struct Dead {
+    bytes: u64,
+    /// Somebody is at it.
+    reclaiming: bool,
 }
 
 impl std::fmt::Debug for StateStore {
@@ -102,16 +125,91 @@ impl StateStore {
     /// nothing that looks whole.
     pub fn clear(&self, log: LogId) -> Result<(), StorageError> {
         self.keyspace.remove(key(log, APPLIED, &[]))?;
-        loop {
-            let mut batch = self.database.batch();
-            for guard in self.keyspace.prefix(log.0).take(CLEAR_ENTRIES) {
-                batch.remove(&self.keyspace, guard.key()?);
+        let (mut batch, mut entries, mut bytes) = (self.database.batch(), 0, 0);
+        // One pass over what is there now: what the batches remove is not walked over again.
+        for guard in self.keyspace.prefix(log.0) {
+            let (key, value) = guard.into_inner()?;
+            bytes += (key.len() + value.len()) as u64;
+            batch.remove(&self.keyspace, key);
+            entries += 1;
+            if entries == CLEAR_ENTRIES {
+                std::mem::replace(&mut batch, self.database.batch()).commit()?;
+                entries = 0;
             }
-            if batch.is_empty() {
-                return Ok(());
-            }
-            batch.commit()?;
         }
+        batch.commit()?;
+        self.dead().bytes += bytes;
+        Ok(())
+    }
+
+    /// `clear` for a log that is gone, and its disk is freed: blocks, for seconds if there is much.
+    pub fn remove(&self, log: LogId) -> Result<(), StorageError> {
+        self.clear(log)?;
+        self.reclaim()
+    }
+
+    /// Logs that have state here and are none of these: removed, and interrupted at it.
+    pub fn strays(&self, logs: &BTreeSet<LogId>) -> Result<Vec<LogId>, StorageError> {
+        let (mut strays, mut from) = (Vec::new(), Vec::new());
+        while let Some(guard) = self.keyspace.range(from..).next() {
+            let first = guard.key()?;
+            let Some(log) = first.first_chunk().copied().map(LogId) else { break };
+            if !logs.contains(&log) {
+                strays.push(log);
+            }
+            from = key(log, ENTRY + 1, &[]);
+        }
+        Ok(strays)
+    }
+
+    /// Writes the tables anew without what was removed, when that is worth it. One caller does it for
+    /// all who come meanwhile.
+    fn reclaim(&self) -> Result<(), StorageError> {
+        loop {
+            let dead = {
+                let mut dead = self.dead();
+                let tables = self.keyspace.disk_space();
+                let due = tables <= REWRITTEN_FREELY_BYTES || dead.bytes.saturating_mul(DEAD_PART) >= tables;
+                if dead.reclaiming || dead.bytes == 0 || !due {
+                    return Ok(());
+                }
+                dead.reclaiming = true;
+                std::mem::take(&mut dead.bytes)
+            };
+            let outcome = self.rewrite();
+            let mut all = self.dead();
+            all.reclaiming = false;
+            if let Err(error) = outcome {
+                // The next removal tries again.
+                all.bytes += dead;
+                return Err(error);
+            }
+        }
+    }
+
+    fn rewrite(&self) -> Result<(), StorageError> {
+        self.flush()?;
+        self.keyspace.major_compact()?;
+        // Tables that were replaced go when nobody can look at them any more: fjall looks for such at
+        // each flush.
+        self.flush()
+    }
+
+    /// Has the memtable made a table.
+    fn flush(&self) -> Result<(), StorageError> {
+        // Nothing by this name is there. What is removed counts as unseen only once something was
+        // written behind it, and an empty memtable is not flushed.
+        self.keyspace.remove(key(LogId([0; 16]), APPLIED, &[]))?;
+        self.keyspace.rotate_memtable()?;
+        let until = Instant::now() + FLUSHED_WITHIN;
+        while self.keyspace.sealed_memtable_count() > 0 && Instant::now() < until {
+            thread::sleep(Duration::from_millis(10));
+        }
+        Ok(())
+    }
+
+    fn dead(&self) -> MutexGuard<'_, Dead> {
+        self.dead.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// All entries as they are now, ascending, with the position that they stand at; later changes
@@ -146,11 +244,6 @@ impl StateStore {
         self.clear(log)?;
         let at = self.load(log, reader)?;
         self.follow(log, at, head, reader)
-    }
-
-    /// Bytes on the disk.
-    pub fn disk_bytes(&self) -> u64 {
-        self.database.disk_space().unwrap_or_default()
     }
 
     /// Fills a cleared store from the newest snapshot; the applied position comes with the last batch.
@@ -268,7 +361,7 @@ fn try_open(folder: &Path) -> Result<StateStore, String> {
             .open()?;
         let options = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES);
         let keyspace = database.keyspace(KEYSPACE, options)?;
-        Ok::<_, fjall::Error>(StateStore { database, keyspace })
+        Ok::<_, fjall::Error>(StateStore { database, keyspace, dead: Arc::default() })
     };
     match catch_unwind(AssertUnwindSafe(open)) {
         Ok(opened) => opened.map_err(|error| error.to_string()),

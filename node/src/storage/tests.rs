@@ -498,6 +498,60 @@ fn logs_do_not_see_each_others_state() {
     assert_eq!(values(&store, two).len(), 1);
 }
 
+/// A KiB for each of so many entries, which does not compress.
+fn fill(store: &StateStore, log: LogId, entries: u32) {
+    let mut noise = blake3::Hasher::new().update(&log.0).finalize_xof();
+    for n in 0..entries {
+        let mut value = vec![0; 1024];
+        noise.fill(&mut value);
+        let change = Change { key: format!("k{n}").into(), value: Some(value.into()) };
+        store.apply(log, Position { seq: Seq(u64::from(n) + 1), ..Position::START }, &[change]).unwrap();
+    }
+}
+
+#[test]
+fn what_a_removed_log_held_leaves_the_disk_and_its_neighbour_stays() {
+    const MIB: u64 = 1 << 20;
+    let folder = tempfile::tempdir().unwrap();
+    let tables = folder.path().join("state").join("keyspaces");
+    let store = StateStore::open(folder.path()).unwrap();
+    let (one, two) = (LogId([1; 16]), LogId([2; 16]));
+    fill(&store, one, 40 << 10);
+    fill(&store, two, 1 << 10);
+    let right = values(&store, two);
+    let full = files::bytes_below(&tables);
+    assert!(full > 20 * MIB, "{full} bytes in tables: too few to show anything");
+    store.remove(one).unwrap();
+    assert!(values(&store, one).is_empty() && store.applied(one).unwrap().is_none());
+    let left = files::bytes_below(&tables);
+    assert!(left < 3 * MIB, "{left} of {full} bytes are left");
+    assert_eq!(values(&store, two), right);
+    drop(store);
+    let store = StateStore::open(folder.path()).unwrap();
+    assert!(values(&store, one).is_empty());
+    assert_eq!(values(&store, two), right);
+}
+
+#[test]
+fn state_without_a_log_is_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = StateStore::open(folder.path()).unwrap();
+    let logs = [1, 2, 3, 255].map(|n| LogId([n; 16]));
+    assert!(store.strays(&logs.into()).unwrap().is_empty());
+    logs.iter().for_each(|log| fill(&store, *log, 3));
+    assert!(store.strays(&logs.into()).unwrap().is_empty());
+    assert_eq!(store.strays(&[logs[1]].into()).unwrap(), [logs[0], logs[2], logs[3]]);
+}
+
+#[test]
+fn a_file_is_as_large_as_its_blocks() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::File::create(folder.path().join("journal")).unwrap().set_len(64 << 20).unwrap();
+    assert!(files::bytes_below(folder.path()) < 1 << 20);
+    fs::write(folder.path().join("log"), vec![7; 2 << 20]).unwrap();
+    assert!((2 << 20..3 << 20).contains(&files::bytes_below(folder.path())));
+}
+
 #[test]
 fn module_with_wrong_bytes_is_missing() {
     let folder = tempfile::tempdir().unwrap();
