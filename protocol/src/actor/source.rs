@@ -59,8 +59,9 @@ pub enum Taken {
         acknowledged: u64,
         last: u64,
     },
-    /// All of it is in the log already, up to this producer's last.
+    /// All of it is in the log already, up to this producer's last: acknowledged like the first time.
     Known {
+        acknowledged: u64,
         last: u64,
     },
     Refused(Fault),
@@ -89,7 +90,7 @@ impl SourceLog {
     /// Checks a request against the producer's progress and makes the append of what is new.
     pub fn take(&self, publish: Publish, now: Time) -> Taken {
         let Publish { producer, mut events, .. } = publish;
-        let mut acknowledged = events.len() as u64;
+        let acknowledged = events.len() as u64;
         let mut produced = None;
         let mut last = 0;
         if let Some(range) = producer {
@@ -115,7 +116,7 @@ impl SourceLog {
             }
             last = range.last;
             if range.last <= known {
-                return Taken::Known { last: known };
+                return Taken::Known { acknowledged, last: known };
             }
             if known == 0 && self.ahead.producers.len() >= PRODUCERS_MAX {
                 let why = format!(
@@ -126,10 +127,9 @@ impl SourceLog {
             let mut sequences = range.sequences.iter();
             events.retain(|_| sequences.next().is_some_and(|sequence| *sequence > known));
             produced = Some(Produced { producer: range.producer, first: known + 1, last: range.last });
-            acknowledged = acknowledged.max(events.len() as u64);
         }
         if events.is_empty() && produced.is_none() {
-            return Taken::Known { last: 0 };
+            return Taken::Known { acknowledged, last: 0 };
         }
         let newest = events.iter().map(|event| event.time).max();
         let lateness = self.stream.source.lateness;

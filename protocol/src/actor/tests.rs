@@ -284,7 +284,7 @@ fn put(source: &mut SourceLog, first: u64, last: u64) -> Result<(usize, u64), al
             source.appended(&append);
             Ok((append.events.len(), last))
         }
-        Taken::Known { last } => Ok((0, last)),
+        Taken::Known { last, .. } => Ok((0, last)),
         Taken::Refused(fault) => {
             assert_eq!(fault.kind, FaultKind::Conflict);
             Err(fault.detail)
@@ -316,6 +316,21 @@ fn overlap_is_cut() {
     let mut source = source();
     assert_eq!(put(&mut source, 1, 3), Ok((3, 3)));
     assert_eq!(put(&mut source, 2, 5), Ok((2, 5)));
+}
+
+/// Acknowledged means kept, by this request or an earlier one.
+#[test]
+fn what_is_known_is_acknowledged_like_what_is_new() {
+    let mut source = source();
+    let mut acknowledged = |first, last| match source.take(publish(first, last), NOW) {
+        Taken::Append { append, acknowledged, .. } => {
+            source.appended(&append);
+            acknowledged
+        }
+        Taken::Known { acknowledged, .. } => acknowledged,
+        Taken::Refused(fault) => panic!("{fault:?}"),
+    };
+    assert_eq!([(1, 3), (1, 3), (2, 3), (2, 6)].map(|(first, last)| acknowledged(first, last)), [3, 3, 2, 5]);
 }
 
 #[test]

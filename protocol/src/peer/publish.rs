@@ -103,10 +103,12 @@ impl Peer {
         let (persisted, position) = (writer.persisted().seq, writer.persisted());
         match source.take(publish, self.now) {
             Taken::Refused(fault) => self.answer(asker, Response::Failed(fault), effects),
-            Taken::Known { last } if head == persisted => {
-                self.answer(asker, Response::Published { log, acknowledged: 0, last, position }, effects);
+            Taken::Known { acknowledged, last } if head == persisted => {
+                self.answer(asker, Response::Published { log, acknowledged, last, position }, effects);
             }
-            Taken::Known { last } => self.wait(log, Waiting { asker, seq: head, acknowledged: 0, last }),
+            Taken::Known { acknowledged, last } => {
+                self.wait(log, Waiting { asker, seq: head, acknowledged, last });
+            }
             Taken::Append { append, acknowledged, last } => {
                 self.append_to_source(log, append, effects);
                 if planted(Mutation::AcknowledgeEarly) {

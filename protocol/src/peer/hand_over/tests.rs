@@ -326,7 +326,7 @@ fn a_changed_source_hands_its_producers_over_and_the_old_name_still_leads_there(
         matches!(lone.answers.last(), Some(Response::Failed(fault)) if fault.kind == FaultKind::Conflict)
     );
     lone.publish(2..=3, Some(log));
-    assert!(matches!(lone.answers.last(), Some(Response::Published { acknowledged: 0, last: 3, .. })));
+    assert!(matches!(lone.answers.last(), Some(Response::Published { acknowledged: 2, last: 3, .. })));
     lone.publish(3..=4, Some(log));
     check(&lone, "Source in", &[&["epoch", "append 3", "close"], &["epoch", "inherit", "append 1"]]);
     assert_eq!(lone.events_out().len(), 4);
