@@ -173,6 +173,11 @@ fn letters_are_replayed_and_dropped_once_from_any_node() {
     });
     assert_eq!(partial.json()["missed"][0]["node"], mesh[0].id.as_str());
     assert!(partial.stderr.contains(&mesh[0].id), "{partial:?}");
+    let listed = mesh[1].cli(&["dead-letters", "picky", "list", "--json"]);
+    assert!(listed.code == Some(1) && listed.stderr.contains(&mesh[0].id), "{listed:?}");
+    let of_it = left.iter().find(|letter| letter["stage"] == "ratio").unwrap()["id"].as_str().unwrap();
+    let shown = mesh[1].cli(&["dead-letters", "picky", "show", of_it]);
+    assert!(shown.code == Some(1) && shown.stderr.contains(&mesh[0].id), "{shown:?}");
     mesh[0].start();
     mesh.meet();
     mesh[1].cli(&["dead-letters", "picky", "drop"]).ok();

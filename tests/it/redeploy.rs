@@ -22,6 +22,27 @@ fn revision(mesh: &Mesh, at: usize, pipeline: &str) -> String {
 }
 
 #[test]
+fn a_node_that_freezes_during_a_deploy_is_planned_without() {
+    let mesh = Mesh::of(3);
+    // Nobody knows of it yet: it is asked to get the modules like the others.
+    mesh[2].freeze();
+    let deployed = mesh.deploy(&pipeline("cold", ""));
+    assert_eq!(deployed["changed"], true);
+    let stages = mesh[0].show("cold")["stages"].as_array().unwrap().clone();
+    let keyed = stages.iter().filter(|stage| stage["stage"] == "seen");
+    let homes: Vec<&Value> =
+        keyed.flat_map(|stage| stage["actors"].as_array().unwrap()).map(|actor| &actor["node"]).collect();
+    assert!(homes.len() == 6 && homes.iter().all(|home| **home != mesh[2].id.as_str()), "{homes:?}");
+    let mut ledger = Ledger::over(31);
+    publish(&mesh, 1, "cold/events", "p", &ledger.write(1, 500));
+    ledger.check_counts(&mesh[0], "cold");
+    mesh[2].thaw();
+    mesh.meet();
+    publish(&mesh, 2, "cold/events", "q", &ledger.write(2, 500));
+    ledger.check_counts(&mesh[2], "cold");
+}
+
+#[test]
 fn a_changed_filter_and_a_changed_module_take_over_while_a_node_is_killed() {
     let mut mesh = Mesh::of(3);
     let text = pipeline("alive", "");

@@ -181,7 +181,7 @@ pub fn unexpected(response: &Response) -> Fault {
         Response::Published { .. } => "an acknowledgement",
         Response::Events { .. } => "events",
         Response::State(_) => "state",
-        Response::DeadLetters(_) => "dead letters",
+        Response::DeadLetters { .. } => "dead letters",
         Response::LettersMoved(_) => "moved letters",
     };
     fault(

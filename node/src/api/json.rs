@@ -489,6 +489,9 @@ impl EventJson {
     }
 }
 
+/// Header: nodes whose dead letters are not in the answer, because they did not give theirs.
+pub const NOT_REACHED: &str = "not-reached";
+
 #[derive(Debug, Serialize, Deserialize)]
 pub struct DeadLetterJson {
     pub id: String,

@@ -2,13 +2,14 @@
 
 use axum::Json;
 use axum::extract::State;
-use dunlin_protocol::id::LetterId;
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use dunlin_protocol::id::{LetterId, NodeId};
 use dunlin_protocol::rpc::{LetterMove, Request, Response};
 use serde::Deserialize;
 
 use super::door::unexpected;
 use super::http::Api;
-use super::json::{DeadLetterJson, LettersMovedJson};
+use super::json::{DeadLetterJson, LettersMovedJson, NOT_REACHED};
 use super::parts::{Fields, Segments};
 use super::pipelines::{Limit, name};
 use super::problem::Problem;
@@ -28,15 +29,23 @@ impl Which {
     }
 }
 
+/// What the nodes that answer have; those that do not are named in a header.
 pub async fn list(
     State(api): State<Api>,
     Segments(pipeline): Segments<String>,
     Fields(which): Fields<Which>,
-) -> Result<Json<Vec<DeadLetterJson>>, Problem> {
+) -> Result<(HeaderMap, Json<Vec<DeadLetterJson>>), Problem> {
     let (pipeline, letter) = (name(&pipeline)?, which.letter()?);
     let request = Request::DeadLetters { pipeline, letter, limit: Limit::of(which.limit).get() };
     match api.door.ask(request).await? {
-        Response::DeadLetters(letters) => Ok(Json(letters.iter().map(DeadLetterJson::from).collect())),
+        Response::DeadLetters { letters, missed } => {
+            let missed: Vec<String> = missed.iter().map(NodeId::to_string).collect();
+            let named = Some(missed.join(", ")).filter(|named| !named.is_empty());
+            let named = named.and_then(|named| HeaderValue::from_str(&named).ok());
+            let headers =
+                named.map(|named| (HeaderName::from_static(NOT_REACHED), named)).into_iter().collect();
+            Ok((headers, Json(letters.iter().map(DeadLetterJson::from).collect())))
+        }
         other => Err(unexpected(&other).into()),
     }
 }

@@ -13,8 +13,8 @@ use ureq::{Agent, Body};
 use super::client::{Client, Failure, TailEvents};
 use crate::api::cursor;
 use crate::api::json::{
-    BadJson, DeadLetterJson, DeployedJson, LettersMovedJson, LinesTakenJson, ModuleJson, NodeJson,
-    PipelineJson, RemovedJson, ShownJson, StateJson, StatusJson, TailJson,
+    BadJson, DeadLetterJson, DeployedJson, LettersMovedJson, LinesTakenJson, ModuleJson, NOT_REACHED,
+    NodeJson, PipelineJson, RemovedJson, ShownJson, StateJson, StatusJson, TailJson,
 };
 use crate::api::problem::Problem;
 
@@ -184,9 +184,13 @@ impl Client for HttpClient {
             Request::DeadLetters { pipeline, letter, limit } => {
                 let id = letter.map_or(String::new(), |letter| format!("&id={letter}"));
                 let path = format!("/v1/pipelines/{pipeline}/dead-letters?limit={limit}{id}");
-                let letters = self.get_json::<Vec<DeadLetterJson>>(&path)?;
+                let response = self.get(&path)?;
+                let named = response.headers().get(NOT_REACHED).and_then(|named| named.to_str().ok());
+                let named = named.unwrap_or_default().split(", ");
+                let missed = named.filter_map(|node| node.parse().ok()).collect();
+                let letters: Vec<DeadLetterJson> = self.json(response)?;
                 let letters = letters.into_iter().map(DeadLetterJson::into_rpc);
-                Ok(Response::DeadLetters(letters.collect::<Result<_, _>>()?))
+                Ok(Response::DeadLetters { letters: letters.collect::<Result<_, _>>()?, missed })
             }
             Request::MoveLetters { pipeline, letter, does } => {
                 let id = letter.map_or(String::new(), |letter| format!("?id={letter}"));

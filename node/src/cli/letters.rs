@@ -1,6 +1,6 @@
 //! `dead-letters`: what a pipeline could not take; shown, replayed, dropped.
 
-use dunlin_protocol::id::{LetterId, Name};
+use dunlin_protocol::id::{LetterId, Name, NodeId};
 use dunlin_protocol::rpc::{DeadLetterStatus, LetterMove, LettersMoved, Request, Response};
 
 use super::arguments::{DeadLettersAction, DeadLettersArguments};
@@ -36,33 +36,46 @@ fn letters(
     pipeline: Name,
     letter: Option<LetterId>,
     limit: u32,
-) -> anyhow::Result<Vec<DeadLetterStatus>> {
+) -> anyhow::Result<(Vec<DeadLetterStatus>, Vec<NodeId>)> {
     match client.ask(Request::DeadLetters { pipeline, letter, limit })? {
-        Response::DeadLetters(letters) => Ok(letters),
+        Response::DeadLetters { letters, missed } => Ok((letters, missed)),
         other => Err(wrong_answer(&other)),
     }
 }
 
+/// Exit code 1 when some nodes' letters are missing, after printing those of the others.
 fn list(client: &dyn Client, pipeline: Name, limit: u32, out: &Output) -> anyhow::Result<()> {
-    let letters = letters(client, pipeline, None, limit)?;
+    let (letters, missed) = letters(client, pipeline, None, limit)?;
     let mut letters = letters.iter().map(DeadLetterJson::from);
     if out.json {
-        return letters.try_for_each(|letter| out.object(&letter));
+        letters.try_for_each(|letter| out.object(&letter))?;
+    } else {
+        let row = |letter: DeadLetterJson| {
+            vec![letter.id, letter.stage, letter.attempts.to_string(), letter.event.key, letter.reason]
+        };
+        out.table(&["ID", "STAGE", "ATTEMPTS", "KEY", "REASON"], letters.map(row).collect())?;
     }
-    let row = |letter: DeadLetterJson| {
-        vec![letter.id, letter.stage, letter.attempts.to_string(), letter.event.key, letter.reason]
-    };
-    out.table(&["ID", "STAGE", "ATTEMPTS", "KEY", "REASON"], letters.map(row).collect())
+    for node in &missed {
+        not_reached(node, "it did not answer");
+    }
+    if missed.is_empty() { Ok(()) } else { Err(Said.into()) }
 }
 
 fn show(client: &dyn Client, pipeline: Name, id: LetterId, out: &Output) -> anyhow::Result<()> {
-    let letters = letters(client, pipeline, Some(id), 1)?;
-    let letter = letters.first().ok_or_else(|| {
-        anyhow::anyhow!(
+    let (letters, missed) = letters(client, pipeline, Some(id), 1)?;
+    match (letters.first(), missed.first()) {
+        (Some(letter), _) => out.object(&DeadLetterJson::from(letter)),
+        (None, Some(node)) => Err(anyhow::anyhow!(
+            "no node that answered has dead letter {id}, and node {node} may have it: ask again when it is back"
+        )),
+        (None, None) => Err(anyhow::anyhow!(
             "there is no dead letter {id}: 'dunlin dead-letters PIPELINE list' prints those there are"
-        )
-    })?;
-    out.object(&DeadLetterJson::from(letter))
+        )),
+    }
+}
+
+fn not_reached(node: &NodeId, why: &str) {
+    eprintln!("dunlin: the dead letters on node {node} were not reached: {why}; ask again when it is back");
 }
 
 /// Exit code 1 when some letters could not be reached or moved, after saying what was done.
@@ -91,9 +104,7 @@ fn moved(
     }
     let LettersMoved { left, missed, .. } = &done;
     for (node, why) in missed {
-        eprintln!(
-            "dunlin: the dead letters on node {node} were not reached: {why}; ask again when it is back"
-        );
+        not_reached(node, why);
     }
     if *left > 0 {
         eprintln!(

@@ -131,18 +131,21 @@ impl Peer {
         self.deploys.values().any(|deploying| &deploying.pipeline == pipeline)
     }
 
-    /// The members that may be given work: those that can be reached. One that is connected and
-    /// does not answer the others' probes is as good as away.
+    /// A member that can be reached. One that is connected and does not answer the others' probes is
+    /// as good as away.
+    pub(super) fn may_take_work(&self, node: NodeId) -> bool {
+        let state = self.membership.members().get(&node);
+        self.reachable(node) && state.is_none_or(|state| *state == Liveness::Alive)
+    }
+
+    /// The members that may be given work.
     fn candidates(&self) -> BTreeMap<NodeId, NodeFacts> {
         let mut nodes: BTreeMap<NodeId, NodeFacts> = self
             .catalog
             .facts()
             .nodes()
             .iter()
-            .filter(|(node, _)| self.reachable(**node))
-            .filter(|(node, _)| {
-                self.membership.members().get(node).is_none_or(|state| *state == Liveness::Alive)
-            })
+            .filter(|(node, _)| self.may_take_work(**node))
             .map(|(node, facts)| (*node, facts.clone()))
             .collect();
         nodes.insert(self.me, self.own_facts.clone());
@@ -213,7 +216,18 @@ impl Peer {
         }
     }
 
+    /// A node did not say that it has its modules. One that went away meanwhile is planned without.
     pub(super) fn deploy_expired(&mut self, number: u64, node: NodeId, effects: &mut Effects) {
+        if !self.may_take_work(node)
+            && let Some(Deploying { asker, step: Step::Modules { revision, .. }, .. }) =
+                self.deploys.remove(&number)
+        {
+            self.forget_asked(OnBehalf::Deploy(number));
+            if let Some(content) = revision.content {
+                self.deploy(asker, content.manifest, effects);
+            }
+            return;
+        }
         let why = format!(
             "node {node} did not get the modules in time; nothing was deployed, try again when it can be reached"
         );

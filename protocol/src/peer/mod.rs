@@ -371,7 +371,7 @@ impl Peer {
                         Reply::Published { log, acknowledged, last, position }
                     }
                     Response::State(entries) => Reply::State(entries),
-                    Response::DeadLetters(letters) => Reply::DeadLetters(letters),
+                    Response::DeadLetters { letters, .. } => Reply::DeadLetters(letters),
                     Response::LettersMoved(LettersMoved { moved, left, .. }) => {
                         Reply::LettersMoved { moved, left }
                     }

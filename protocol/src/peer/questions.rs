@@ -176,6 +176,11 @@ impl Peer {
         if known { self.asks.remove(&ask).map(|asked| asked.on_behalf) } else { None }
     }
 
+    /// Replies on this behalf are not waited for any more.
+    pub(super) fn forget_asked(&mut self, on_behalf: OnBehalf) {
+        self.asks.retain(|_, asked| asked.on_behalf != on_behalf);
+    }
+
     pub(super) fn ask_one(&mut self, asker: Asker, node: NodeId, question: Question, effects: &mut Effects) {
         if !self.reachable(node) {
             let why = format!(
@@ -418,7 +423,7 @@ impl Peer {
                         Response::Published { log, acknowledged, last, position }
                     }
                     Reply::State(entries) => Response::State(entries),
-                    Reply::DeadLetters(letters) => Response::DeadLetters(letters),
+                    Reply::DeadLetters(letters) => Response::DeadLetters { letters, missed: Vec::new() },
                     Reply::LettersMoved { moved, left } => {
                         Response::LettersMoved(LettersMoved { moved, left, missed: Vec::new() })
                     }
@@ -457,7 +462,13 @@ impl Peer {
         let late: Vec<AskId> = self
             .asks
             .iter()
-            .filter(|(_, asked)| asked.deadline <= self.now || !self.reachable(asked.node))
+            .filter(|(_, asked)| {
+                // A deploy can do without a node that stopped answering; who asks a node for what it
+                // holds can not.
+                let needed = !matches!(asked.on_behalf, OnBehalf::Deploy(_));
+                let there = if needed { self.reachable(asked.node) } else { self.may_take_work(asked.node) };
+                asked.deadline <= self.now || !there
+            })
             .map(|(ask, _)| *ask)
             .collect();
         for ask in late {
@@ -520,7 +531,9 @@ impl Peer {
                 Response::State(entries)
             }
             Wants::Taking(number) => return self.on_taking(number, &gather.reports, effects),
-            Wants::DeadLetters(limit) => Response::DeadLetters(first_letters(gather.letters, limit)),
+            Wants::DeadLetters(limit) => {
+                Response::DeadLetters { letters: first_letters(gather.letters, limit), missed: gather.silent }
+            }
             Wants::LettersMoved(letter) => moved_letters(letter, gather.moved),
         };
         self.answer(asker, response, effects);

@@ -73,7 +73,8 @@ pub struct Publish {
 }
 
 /// The sequence numbers that this request covers, rejected lines included. A request whose last is
-/// not beyond what the log has is acknowledged without effect; one that overlaps is cut.
+/// not beyond what the log has is acknowledged without effect; one that overlaps is cut, and
+/// acknowledged whole.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProducerRange {
     pub producer: Name,
@@ -139,7 +140,11 @@ pub enum Response {
         events: Vec<TailEvent>,
     },
     State(Vec<(String, Bytes)>),
-    DeadLetters(Vec<DeadLetterStatus>),
+    DeadLetters {
+        letters: Vec<DeadLetterStatus>,
+        /// Nodes that may have more and did not answer.
+        missed: Vec<NodeId>,
+    },
     Failed(Fault),
     LettersMoved(LettersMoved),
 }
