@@ -8,6 +8,7 @@
     reason = "this is test code: a panic is how it says what is wrong"
 )]
 
+mod beside;
 mod chance;
 mod counting;
 mod feeder;
@@ -27,6 +28,8 @@ mod errors;
 mod floods;
 mod flow;
 mod full_disk;
+mod hostile_clients;
+mod hostile_members;
 mod kills;
 mod lost_tail;
 mod old_formats;
