@@ -1,10 +1,11 @@
 //! What a head function is: batches in; events, state changes and failures out.
 
 use bytes::Bytes;
-use dunlin_protocol::effect::{CallError, FailedEvent, Invoked};
+use dunlin_protocol::effect::{Again, CallError, FailedEvent, Invoked};
 use dunlin_protocol::event::Event;
 use dunlin_protocol::log::record::{Observed, TimerChange};
 use dunlin_protocol::time::Time;
+use serde_json::{Map, Value};
 
 /// An actor's keyed state as one call sees it: what is committed, then what earlier calls of the
 /// same commit staged, then what this call did. The host keeps the changes; a failed call's go.
@@ -32,6 +33,22 @@ pub struct Handled {
     pub failed: Vec<FailedEvent>,
     pub timers: Vec<TimerChange>,
     pub observed: Vec<Observed>,
+}
+
+impl Handled {
+    /// The fields of event `cause` of the batch, for the built-in of that name. An event that has none,
+    /// or whose key is no text, fails alone and for good: it is noted here.
+    pub fn fields_of(&mut self, cause: u32, event: &Event, built_in: &str) -> Option<Map<String, Value>> {
+        let reason = match (core::str::from_utf8(&event.key), serde_json::from_slice(&event.payload)) {
+            (Err(_), _) => "the event's key is no UTF-8 text: give it a text key".to_string(),
+            (Ok(_), Ok(Value::Object(fields))) => return Some(fields),
+            (Ok(_), Ok(_)) => format!("the payload is no JSON object: `{built_in}` needs its fields"),
+            (Ok(_), Err(error)) => format!("the payload is no JSON object: {error}"),
+        };
+        let stage = String::new();
+        self.failed.push(FailedEvent { index: cause, refused: None, stage, reason, again: Again::Never });
+        None
+    }
 }
 
 /// An event that a head emits.

@@ -1,11 +1,10 @@
 //! What `learn` promises whatever comes: no leak, all memory in state, finite numbers.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
-use std::collections::BTreeMap;
-
 use bytes::Bytes;
 use dunlin_operators::learn::Learn;
-use dunlin_operators::operator::{FromHead, Operator, State};
+use dunlin_operators::memory_state::MemoryState;
+use dunlin_operators::operator::{FromHead, Operator};
 use dunlin_protocol::effect::Invoked;
 use dunlin_protocol::event::{Event, Placed};
 use dunlin_protocol::id::{Epoch, EventId, LogId, Seq};
@@ -13,25 +12,6 @@ use dunlin_protocol::pipeline::manifest::{F64, Label, LearnSpec};
 use dunlin_protocol::time::{Span, Time};
 
 const HOUR: u64 = 3_600_000;
-
-#[derive(Default, Clone, PartialEq, Debug)]
-struct Memory(BTreeMap<Vec<u8>, Bytes>);
-
-impl State for Memory {
-    fn get(&mut self, key: &[u8]) -> Option<Bytes> {
-        self.0.get(key).cloned()
-    }
-    fn put(&mut self, key: &[u8], value: Bytes) {
-        self.0.insert(key.to_vec(), value);
-    }
-    fn delete(&mut self, key: &[u8]) {
-        self.0.remove(key);
-    }
-    fn scan(&mut self, prefix: &[u8], limit: usize) -> Vec<(Bytes, Bytes)> {
-        let from = self.0.range(prefix.to_vec()..).take_while(|(key, _)| key.starts_with(prefix));
-        from.take(limit).map(|(key, value)| (Bytes::copy_from_slice(key), value.clone())).collect()
-    }
-}
 
 fn spec(label: Label) -> LearnSpec {
     LearnSpec { label, features: None, models: None, interval: None, seed: 7 }
@@ -70,10 +50,12 @@ fn events(n: u32, salt: u64) -> Vec<Invoked> {
     (0..n).map(one).collect()
 }
 
-fn run(spec: &LearnSpec, events: &[Invoked], size: usize, reload: bool) -> (Vec<FromHead>, Memory) {
-    let (mut learn, mut state, mut out) = (Learn::new(spec).unwrap(), Memory::default(), Vec::new());
+fn run(spec: &LearnSpec, events: &[Invoked], size: usize, reload: bool) -> (Vec<FromHead>, MemoryState) {
+    let (mut learn, mut state, mut out) = (Learn::new(spec).unwrap(), MemoryState::new(), Vec::new());
     for batch in events.chunks(size) {
         let handled = learn.handle(batch, Time(0), &mut state).unwrap();
+        state.stage();
+        state.commit_all();
         // Causes count within their batch.
         out.extend(handled.emitted.into_iter().map(|one| FromHead { cause: 0, ..one }));
         if reload {
@@ -126,14 +108,15 @@ fn state_holds_everything_and_batches_have_no_edges() {
 fn an_undone_call_leaves_no_trace() {
     for spec in [later(), same_row()] {
         let (events, strange) = (events(300, 4), events(300, 9));
-        let (mut learn, mut state) = (Learn::new(&spec).unwrap(), Memory::default());
+        let (mut learn, mut state) = (Learn::new(&spec).unwrap(), MemoryState::new());
         let mut out = Vec::new();
         for (batch, other) in events.chunks(50).zip(strange.chunks(50)) {
-            let before = state.clone();
             learn.handle(other, Time(0), &mut state).unwrap();
-            state = before;
+            state.undo();
             learn.forget();
             out.extend(learn.handle(batch, Time(0), &mut state).unwrap().emitted);
+            state.stage();
+            state.commit_all();
         }
         out.iter_mut().for_each(|one| one.cause = 0);
         assert_eq!((out, state), run(&spec, &events, 50, false));
@@ -210,7 +193,7 @@ fn payloads_have_the_promised_fields() {
 fn what_is_no_object_fails_alone_and_wrong_tables_are_refused() {
     let mut batch = events(3, 1);
     batch[1].placed.event.payload = Bytes::from_static(b"[1]");
-    let handled = Learn::new(&later()).unwrap().handle(&batch, Time(0), &mut Memory::default()).unwrap();
+    let handled = Learn::new(&later()).unwrap().handle(&batch, Time(0), &mut MemoryState::new()).unwrap();
     assert_eq!((handled.emitted.len(), handled.failed.len(), handled.failed[0].index), (2, 1, 1));
     let leak = LearnSpec { features: Some(vec!["known".into()]), ..same_row() };
     assert!(Learn::new(&leak).unwrap_err().contains("known"));
@@ -225,22 +208,24 @@ fn what_is_no_object_fails_alone_and_wrong_tables_are_refused() {
 #[test]
 fn a_keys_path_stands_under_the_key_and_all_else_behind_a_zero_byte() {
     for spec in [later(), same_row()] {
-        let (_, mut state) = run(&spec, &events(120, 5), 50, true);
-        let plain: Vec<&[u8]> = state.0.keys().map(Vec::as_slice).filter(|key| key[0] != 0).collect();
+        let state = run(&spec, &events(120, 5), 50, true).1.look_up(None, usize::MAX);
+        let keys = || state.iter().map(|(key, _)| key.as_ref());
+        let plain: Vec<&[u8]> = keys().filter(|key| key[0] != 0).collect();
         assert_eq!(plain, [b"a-1", b"a-2", b"b-1"]);
-        let path: serde_json::Value = serde_json::from_slice(&state.get(b"a-1").unwrap()).unwrap();
+        let path = |of: &[u8]| -> serde_json::Value {
+            let (_, path) = state.iter().find(|(key, _)| key == of).unwrap();
+            serde_json::from_slice(path).unwrap()
+        };
+        let waiting_of = |key: &[u8]| path(key)["waiting"].as_u64().unwrap() as usize;
+        let waiting = keys().filter(|key| key.starts_with(b"\0p") || key.starts_with(b"\0d")).count();
+        assert_eq!(waiting_of(b"a-1") + waiting_of(b"a-2") + waiting_of(b"b-1"), waiting);
+        let path = path(b"a-1");
         for name in ["value", "count", "min", "max", "mean", "changes", "waiting"] {
             assert!(path[name].is_number(), "{name} of {path}");
         }
         for name in ["first_at", "last_at", "changed_at"] {
             assert!(Time::parse(path[name].as_str().unwrap()).is_some(), "{name} of {path}");
         }
-        let waiting = state.0.keys().filter(|key| key.starts_with(b"\0p") || key.starts_with(b"\0d")).count();
-        let of = |key: &[u8]| -> usize {
-            let path: serde_json::Value = serde_json::from_slice(&state.0[key]).unwrap();
-            path["waiting"].as_u64().unwrap() as usize
-        };
-        assert_eq!(of(b"a-1") + of(b"a-2") + of(b"b-1"), waiting);
     }
 }
 
@@ -252,7 +237,7 @@ fn no_key_can_reach_what_is_the_stages_own() {
         for spec in [later(), same_row()] {
             let (out, state) = run(&spec, &events, 40, false);
             assert_eq!((out, &state), (run(&spec, &events, 7, true).0, &run(&spec, &events, 7, true).1));
-            assert!(state.0.keys().all(|key| key.first() == Some(&0)));
+            assert!(state.look_up(None, usize::MAX).iter().all(|(key, _)| key.first() == Some(&0)));
         }
     }
 }

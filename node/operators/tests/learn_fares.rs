@@ -11,36 +11,17 @@
 //! The test prints first part, rest and whole.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use bytes::Bytes;
 use dunlin_operators::learn::Learn;
-use dunlin_operators::operator::{Operator, State};
+use dunlin_operators::memory_state::MemoryState;
+use dunlin_operators::operator::Operator;
 use dunlin_protocol::effect::Invoked;
 use dunlin_protocol::event::{Event, Placed};
 use dunlin_protocol::id::{Epoch, EventId, LogId, Seq, slot_of};
 use dunlin_protocol::pipeline::manifest::{F64, Label, LearnSpec};
 use dunlin_protocol::time::{Span, Time};
-
-#[derive(Default)]
-struct Memory(BTreeMap<Vec<u8>, Bytes>);
-
-impl State for Memory {
-    fn get(&mut self, key: &[u8]) -> Option<Bytes> {
-        self.0.get(key).cloned()
-    }
-    fn put(&mut self, key: &[u8], value: Bytes) {
-        self.0.insert(key.to_vec(), value);
-    }
-    fn delete(&mut self, key: &[u8]) {
-        self.0.remove(key);
-    }
-    fn scan(&mut self, prefix: &[u8], limit: usize) -> Vec<(Bytes, Bytes)> {
-        let from = self.0.range(prefix.to_vec()..).take_while(|(key, _)| key.starts_with(prefix));
-        from.take(limit).map(|(key, value)| (Bytes::copy_from_slice(key), value.clone())).collect()
-    }
-}
 
 fn fares() -> Option<Vec<Invoked>> {
     let root = std::env::var_os("DUNLIN_DATA").map_or_else(
@@ -116,10 +97,12 @@ fn run(events: &[Invoked]) -> Sums {
         seed: 0,
     })
     .unwrap();
-    let mut state = Memory::default();
+    let mut state = MemoryState::new();
     let (mut sums, mut auc) = (Sums::default(), 0.0);
     for batch in events.chunks(512) {
         let handled = learn.handle(batch, Time(0), &mut state).unwrap();
+        state.stage();
+        state.commit_all();
         assert!(handled.failed.is_empty());
         for out in handled.emitted {
             if out.side.is_none() {

@@ -212,17 +212,19 @@ fn decimal(text: &[u8]) -> Option<u64> {
 mod tests {
     use dunlin_protocol::id::LogId;
 
-    use super::super::sink::tests::{Kept, batch};
+    use dunlin_operators::memory_state::MemoryState;
+
+    use super::super::sink::tests::batch;
     use super::*;
 
     struct Bench {
         folder: tempfile::TempDir,
-        state: Kept,
+        state: MemoryState,
     }
 
     impl Bench {
         fn new() -> Bench {
-            Bench { folder: tempfile::tempdir().unwrap(), state: Kept::default() }
+            Bench { folder: tempfile::tempdir().unwrap(), state: MemoryState::new() }
         }
 
         fn sink(&self, actor: u8) -> FileSink {
@@ -309,7 +311,7 @@ mod tests {
     fn lines_of_an_earlier_deploy_stay() {
         let mut bench = Bench::new();
         bench.commits(&mut bench.sink(1), 0..2);
-        bench.state = Kept::default();
+        bench.state = MemoryState::new();
         bench.loses(&mut bench.sink(2), 10..12);
         bench.commits(&mut bench.sink(2), 10..11);
         assert_eq!(bench.numbers(), [0, 1, 10]);

@@ -192,7 +192,9 @@ mod tests {
     use std::net::TcpListener;
     use std::sync::mpsc;
 
-    use super::super::sink::tests::{Kept, batch};
+    use dunlin_operators::memory_state::MemoryState;
+
+    use super::super::sink::tests::batch;
     use super::*;
 
     /// A server that gives the scripted statuses, one per request, and tells what it was sent.
@@ -266,7 +268,7 @@ mod tests {
     }
 
     fn handle(sink: &mut HttpSink, events: std::ops::Range<u32>) -> Result<Handled, CallError> {
-        sink.handle(&batch(events), Time(0), &mut Kept::default())
+        sink.handle(&batch(events), Time(0), &mut MemoryState::new())
     }
 
     #[test]

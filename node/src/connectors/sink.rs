@@ -33,10 +33,7 @@ pub fn sink(name: &Name, outlet: &Outlet, place: &SinkPlace) -> Result<Box<dyn O
 
 #[cfg(test)]
 pub(super) mod tests {
-    use std::collections::BTreeMap;
-
     use bytes::Bytes;
-    use dunlin_operators::operator::State;
     use dunlin_protocol::effect::Invoked;
     use dunlin_protocol::event::{Event, Placed};
     use dunlin_protocol::id::{Epoch, EventId, Seq};
@@ -62,25 +59,6 @@ pub(super) mod tests {
         indices
             .map(|n| Invoked { input: 0, step: None, placed: placed(n, "k", &format!("{{\"n\":{n}}}")) })
             .collect()
-    }
-
-    /// Keyed state that a test commits or discards by keeping or dropping a clone.
-    #[derive(Debug, Clone, Default)]
-    pub struct Kept(pub BTreeMap<Vec<u8>, Bytes>);
-
-    impl State for Kept {
-        fn get(&mut self, key: &[u8]) -> Option<Bytes> {
-            self.0.get(key).cloned()
-        }
-        fn put(&mut self, key: &[u8], value: Bytes) {
-            self.0.insert(key.to_vec(), value);
-        }
-        fn delete(&mut self, key: &[u8]) {
-            self.0.remove(key);
-        }
-        fn scan(&mut self, _prefix: &[u8], _limit: usize) -> Vec<(Bytes, Bytes)> {
-            Vec::new()
-        }
     }
 
     #[test]

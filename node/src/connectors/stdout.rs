@@ -50,7 +50,9 @@ impl<W: Write + Send> Operator for LineSink<W> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::sink::tests::{Kept, batch};
+    use dunlin_operators::memory_state::MemoryState;
+
+    use super::super::sink::tests::batch;
     use super::*;
 
     struct Closed;
@@ -67,14 +69,14 @@ mod tests {
     #[test]
     fn a_line_per_event() {
         let mut sink = LineSink::new(&"screen".parse().unwrap(), Vec::new());
-        sink.handle(&batch(0..3), Time(0), &mut Kept::default()).unwrap();
+        sink.handle(&batch(0..3), Time(0), &mut MemoryState::new()).unwrap();
         assert_eq!(sink.out.iter().filter(|byte| **byte == b'\n').count(), 3);
     }
 
     #[test]
     fn events_wait_for_an_output_that_is_gone() {
         let mut sink = LineSink::new(&"screen".parse().unwrap(), Closed);
-        let error = sink.handle(&batch(0..3), Time(0), &mut Kept::default()).unwrap_err();
+        let error = sink.handle(&batch(0..3), Time(0), &mut MemoryState::new()).unwrap_err();
         assert_eq!(error.again, Again::Later);
     }
 }

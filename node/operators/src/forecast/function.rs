@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use dunlin_protocol::effect::{Again, CallError, FailedEvent, Invoked};
+use dunlin_protocol::effect::{Again, CallError, Invoked};
 use dunlin_protocol::event::Event;
 use dunlin_protocol::limits::COMMIT_BYTES_MAX;
 use dunlin_protocol::pipeline::manifest::ForecastSpec;
@@ -15,7 +15,7 @@ use super::journal::{Kept, Unreadable};
 use super::model::Row;
 use super::payload::{self, Said};
 use super::settings::Settings;
-use crate::learn::{number, path_key, read};
+use crate::learn::{number, path_key};
 use crate::operator::{FromHead, Handled, Operator, State};
 
 /// The side output `scores`.
@@ -130,19 +130,7 @@ impl Operator for Forecast {
         for (index, invoked) in batch.iter().enumerate() {
             let event = &invoked.placed.event;
             let cause = index as u32;
-            let payload = match read(event, "forecast") {
-                Ok(payload) => payload,
-                Err(reason) => {
-                    handled.failed.push(FailedEvent {
-                        index: cause,
-                        refused: None,
-                        stage: String::new(),
-                        reason,
-                        again: Again::Never,
-                    });
-                    continue;
-                }
-            };
+            let Some(payload) = handled.fields_of(cause, event, "forecast") else { continue };
             let out = &mut handled.emitted;
             self.one(event, &payload, state, |side, event| {
                 bytes += event.payload.len() + event.key.len();

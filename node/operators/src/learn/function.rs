@@ -1,7 +1,7 @@
 //! The operator: settles what is due, predicts, and lets the prediction wait for its outcome.
 
 use bytes::Bytes;
-use dunlin_protocol::effect::{Again, CallError, FailedEvent, Invoked};
+use dunlin_protocol::effect::{Again, CallError, Invoked};
 use dunlin_protocol::event::Event;
 use dunlin_protocol::pipeline::manifest::{Label, LearnSpec};
 use dunlin_protocol::time::{Span, Time};
@@ -49,19 +49,7 @@ impl Operator for Learn {
         for (index, invoked) in batch.iter().enumerate() {
             let event = &invoked.placed.event;
             let cause = index as u32;
-            let payload = match read(event, "learn") {
-                Ok(payload) => payload,
-                Err(reason) => {
-                    handled.failed.push(FailedEvent {
-                        index: cause,
-                        refused: None,
-                        stage: String::new(),
-                        reason,
-                        again: Again::Never,
-                    });
-                    continue;
-                }
-            };
+            let Some(payload) = handled.fields_of(cause, event, "learn") else { continue };
             let out = &mut handled.emitted;
             let mut step = Step {
                 settings,
@@ -89,18 +77,6 @@ impl Operator for Learn {
 
 fn unreadable(error: Unreadable) -> CallError {
     CallError { stage: String::new(), reason: error.to_string(), again: Again::Never }
-}
-
-/// The event's fields, for the built-in of that name.
-pub fn read(event: &Event, built_in: &str) -> Result<Map<String, Value>, String> {
-    if core::str::from_utf8(&event.key).is_err() {
-        return Err("the event's key is no UTF-8 text: give it a text key".to_string());
-    }
-    match serde_json::from_slice(&event.payload) {
-        Ok(Value::Object(map)) => Ok(map),
-        Ok(_) => Err(format!("the payload is no JSON object: `{built_in}` needs its fields")),
-        Err(error) => Err(format!("the payload is no JSON object: {error}")),
-    }
 }
 
 /// One event on its way.

@@ -37,6 +37,5 @@ mod settings;
 mod store;
 
 pub use function::Learn;
-pub(crate) use function::read;
 pub(crate) use row::number;
 pub(crate) use store::path_key;
