@@ -3,6 +3,7 @@
 //! Rooms are opened from the disk outwards (storage, functions, network, HTTP) and closed in the
 //! opposite order, so that nothing is promised by a room whose ground is gone.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use anyhow::{Context, anyhow, bail};
 use dunlin_protocol::mesh::catalog::NodeFacts;
 use dunlin_protocol::peer::{Peer, PeerConfig};
 use dunlin_protocol::time::Time;
+use dunlin_protocol::wire::codec;
 use dunlin_protocol::wire::token::Token;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use serde_json::json;
@@ -80,7 +82,16 @@ pub fn token(arguments: &TokenArguments, folder: &Path) -> anyhow::Result<String
             folder.display()
         );
     }
-    Ok(mesh.token(addresses, arguments.expires).to_text())
+    let rotations = match data_folder::read_rotations(folder)? {
+        Some(bytes) => codec::decode(&bytes).with_context(|| {
+            format!(
+                "the rotations of tokens in {} are damaged; start its node, it writes them anew",
+                folder.display()
+            )
+        })?,
+        None => BTreeSet::new(),
+    };
+    Ok(mesh.token(addresses, arguments.expires, &rotations).to_text())
 }
 
 async fn serve(settings: Settings) -> anyhow::Result<()> {

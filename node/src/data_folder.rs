@@ -17,6 +17,8 @@ const IDENTITY_FILE: &str = "identity";
 const MESH_FILE: &str = "mesh";
 const LISTEN_FILE: &str = "listen";
 const ADDRESSES_FILE: &str = "addresses";
+/// Holds the rotations of tokens that the node knows: what its tokens are made with, beside the mesh's key.
+const ROTATIONS_FILE: &str = "rotations";
 
 /// A folder or file that cannot be used. State unchanged.
 #[derive(Debug, Error)]
@@ -76,7 +78,7 @@ pub struct Unborn {
 }
 
 /// Everything that a start makes in its folder before a node is born.
-const MADE: [&str; 12] = [
+const MADE: [&str; 13] = [
     "format",
     "lock",
     "logs",
@@ -87,6 +89,7 @@ const MADE: [&str; 12] = [
     MESH_FILE,
     LISTEN_FILE,
     ADDRESSES_FILE,
+    ROTATIONS_FILE,
     HTTP_FILE,
     BEARER_FILE,
 ];
@@ -203,8 +206,20 @@ pub fn read_identity(folder: &Path) -> Result<[u8; 32], DataFolderError> {
 
 /// The mesh that the folder's node is a member of; none before it started or joined one.
 pub fn read_mesh(folder: &Path) -> Result<Option<Vec<u8>>, DataFolderError> {
-    let path = folder.join(MESH_FILE);
-    match fs::read(&path) {
+    read_bytes(&folder.join(MESH_FILE))
+}
+
+/// The rotations of tokens that the folder's node knows; none before the first.
+pub fn read_rotations(folder: &Path) -> Result<Option<Vec<u8>>, DataFolderError> {
+    read_bytes(&folder.join(ROTATIONS_FILE))
+}
+
+pub fn write_rotations(folder: &Path, rotations: &[u8]) -> Result<(), DataFolderError> {
+    replace_bytes(&folder.join(ROTATIONS_FILE), rotations, 0o600)
+}
+
+fn read_bytes(path: &Path) -> Result<Option<Vec<u8>>, DataFolderError> {
+    match fs::read(path) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(why) => Err(DataFolderError::File { path: path.display().to_string(), verb: "read", why }),

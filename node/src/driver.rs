@@ -11,10 +11,12 @@ use std::time::{Duration, Instant};
 
 use dunlin_protocol::effect::{ConnectorState, Effect, Effects, Input, Timer};
 use dunlin_protocol::id::{LogId, Name};
+use dunlin_protocol::mesh::roll::Roll;
 use dunlin_protocol::peer::Peer;
 use dunlin_protocol::pipeline::manifest::{Connector, Manifest, Source};
 use dunlin_protocol::rpc::{Fault, FaultKind, Response};
 use dunlin_protocol::time::Time;
+use dunlin_protocol::wire::codec;
 use dunlin_protocol::wire::message::Message;
 use tokio::sync::watch;
 
@@ -101,6 +103,9 @@ pub struct Driver {
     deployed: Arc<Deployed>,
     /// The catalog's version that `deployed` shows.
     shown: Option<u64>,
+    /// The catalog's version and who may come in by it, as the network was told last; none before the disk
+    /// has been told in full.
+    admitted: Option<(u64, Roll)>,
     due: BTreeSet<(Time, Timer)>,
     timers: BTreeMap<Timer, Time>,
     effects: Effects,
@@ -118,6 +123,7 @@ impl Driver {
             rooms,
             deployed,
             shown: None,
+            admitted: None,
             due: BTreeSet::new(),
             timers: BTreeMap::new(),
             effects: Effects::new(),
@@ -134,6 +140,7 @@ impl Driver {
     /// Until told to stop; gives the rooms back, to be closed in order. `open` becomes true once the
     /// node serves.
     pub async fn run(mut self, mut stop: watch::Receiver<bool>, open: watch::Sender<bool>) -> Rooms {
+        self.admit();
         self.handle(Input::Start);
         let mut measure = tokio::time::interval(MEASURE_EVERY);
         loop {
@@ -234,11 +241,37 @@ impl Driver {
         if persisted {
             crash::at(Point::AfterPersisted);
         }
+        // Before an answer says that tokens were rotated.
+        if self.admitted.is_some() {
+            self.admit();
+        }
         for effect in effects.drain(..) {
             self.carry_out(effect);
         }
         self.effects = effects;
         self.show_deployed();
+    }
+
+    /// Tells the network who may come in, and the data folder what tokens are made with.
+    fn admit(&mut self) {
+        let facts = self.peer.catalog().facts();
+        let (version, roll) = (facts.version(), facts.roll());
+        if let Some((at, told)) = &mut self.admitted
+            && (*at == version || told == roll)
+        {
+            *at = version;
+            return;
+        }
+        self.rooms.network.admit(roll);
+        let told = self.admitted.as_ref().map_or(0, |(_, told)| told.rotations.len());
+        if told != roll.rotations.len() {
+            // Once for each rotation and start; who asked for it makes a token by this file at once.
+            let bytes = codec::encode(&roll.rotations);
+            if let Err(error) = crate::data_folder::write_rotations(&self.rooms.data_folder, &bytes) {
+                tracing::error!(%error, "tokens that this node's folder gives are revoked ones");
+            }
+        }
+        self.admitted = Some((version, roll.clone()));
     }
 
     fn show_deployed(&mut self) {

@@ -126,7 +126,8 @@ fn weight(input: &Input) -> usize {
             | Request::Tail(_)
             | Request::State { .. }
             | Request::DeadLetters { .. }
-            | Request::MoveLetters { .. } => 0,
+            | Request::MoveLetters { .. }
+            | Request::RotateTokens { .. } => 0,
         },
         Input::Replay { records, .. } | Input::Read { outcome: Ok(records), .. } => records_weight(records),
         Input::Returned { outcome: Ok(outcome), .. } => outcome_weight(outcome),
@@ -135,6 +136,7 @@ fn weight(input: &Input) -> usize {
         | Input::Start
         | Input::Connected { .. }
         | Input::Disconnected { .. }
+        | Input::Admitted { .. }
         | Input::TapCredit { .. }
         | Input::Cancelled { .. }
         | Input::Persisted { .. }

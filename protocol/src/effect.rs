@@ -57,6 +57,10 @@ pub enum Input {
         from: NodeId,
         message: Message,
     },
+    /// The door let this node in by a token: it has its certificate.
+    Admitted {
+        node: NodeId,
+    },
     Request {
         id: RequestId,
         request: Request,

@@ -37,3 +37,4 @@ mod ready;
 mod redeploy;
 mod restart;
 mod strangers;
+mod tokens;

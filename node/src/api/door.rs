@@ -183,6 +183,7 @@ pub fn unexpected(response: &Response) -> Fault {
         Response::State(_) => "state",
         Response::DeadLetters { .. } => "dead letters",
         Response::LettersMoved(_) => "moved letters",
+        Response::TokensRotated(_) => "rotated tokens",
     };
     fault(
         FaultKind::Unavailable,

@@ -23,7 +23,7 @@ use tokio::sync::{Semaphore, watch};
 
 use super::door::Door;
 use super::problem::Problem;
-use super::{letters, observe, pipelines, streams};
+use super::{letters, members, observe, pipelines, streams};
 
 /// Bytes beyond a limit that are read and dropped before the answer. Beyond: the connection ends.
 const DISCARD_BYTES_MAX: usize = 64 << 20;
@@ -50,6 +50,7 @@ pub fn router(door: Door, bearer: &str, open: watch::Receiver<bool>) -> Router {
     let guarded = Router::new()
         .route("/v1/status", get(observe::status))
         .route("/v1/nodes", get(observe::nodes))
+        .route("/v1/tokens/rotate", post(members::rotate))
         .route("/metrics", get(observe::metrics))
         .route("/v1/pipelines", get(pipelines::list))
         .route("/v1/pipelines/{name}", get(pipelines::show).put(pipelines::deploy).delete(pipelines::remove))

@@ -12,7 +12,7 @@ use dunlin_protocol::pipeline::manifest::Durability;
 use dunlin_protocol::rpc::lines::{LinesTaken, RejectedLine};
 use dunlin_protocol::rpc::{
     ActorStatus, DeadLetterStatus, LetterMove, LettersMoved, Liveness, NodeStatus, PipelineState,
-    PipelineStatus, Shown, StageStatus, Status, TailEvent,
+    PipelineStatus, Shown, StageStatus, Status, TailEvent, TokensRotated,
 };
 use dunlin_protocol::time::Time;
 use serde::{Deserialize, Serialize};
@@ -591,6 +591,28 @@ impl StateJson {
     pub fn into_rpc(self) -> (String, Bytes) {
         let value = unraw(&self.value);
         (self.key, value)
+    }
+}
+
+/// What a rotation of tokens answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokensRotatedJson {
+    pub rotations: u32,
+    /// Members that have not heard of it: they take tokens of before until they do.
+    pub unheard: Vec<String>,
+}
+
+impl From<&TokensRotated> for TokensRotatedJson {
+    fn from(rotated: &TokensRotated) -> Self {
+        let unheard = rotated.unheard.iter().map(ToString::to_string).collect();
+        TokensRotatedJson { rotations: rotated.rotations, unheard }
+    }
+}
+
+impl TokensRotatedJson {
+    pub fn into_rpc(self) -> Result<TokensRotated, BadJson> {
+        let unheard = self.unheard.iter().map(|node| parsed("node id", node));
+        Ok(TokensRotated { rotations: self.rotations, unheard: unheard.collect::<Result<_, BadJson>>()? })
     }
 }
 

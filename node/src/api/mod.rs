@@ -15,6 +15,7 @@ pub mod door;
 pub mod http;
 pub mod json;
 mod letters;
+mod members;
 pub mod metrics;
 mod observe;
 mod parts;

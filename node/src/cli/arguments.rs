@@ -128,8 +128,8 @@ pub struct TokenArguments {
     /// How long the token is good for: 30m, 24h, 7d
     #[arg(long, value_name = "TIME", default_value = "24h", value_parser = time_span)]
     pub expires: Duration,
-    /// Replace the mesh key (not there yet)
-    #[arg(long, hide = true)]
+    /// First revoke every token that was given before; members stay
+    #[arg(long)]
     pub rotate: bool,
 }
 

@@ -14,7 +14,7 @@ use super::client::{Client, Failure, TailEvents};
 use crate::api::cursor;
 use crate::api::json::{
     BadJson, DeadLetterJson, DeployedJson, LettersMovedJson, LinesTakenJson, ModuleJson, NOT_REACHED,
-    NodeJson, PipelineJson, RemovedJson, ShownJson, StateJson, StatusJson, TailJson,
+    NodeJson, PipelineJson, RemovedJson, ShownJson, StateJson, StatusJson, TailJson, TokensRotatedJson,
 };
 use crate::api::problem::Problem;
 
@@ -202,6 +202,13 @@ impl Client for HttpClient {
                 let call = self.agent.post(url).header("authorization", &self.authorization).send_empty();
                 let moved: LettersMovedJson = self.json(self.checked(call)?)?;
                 Ok(Response::LettersMoved(moved.into_rpc()?))
+            }
+            // The node chooses the salt itself.
+            Request::RotateTokens { .. } => {
+                let url = self.url("/v1/tokens/rotate");
+                let call = self.agent.post(url).header("authorization", &self.authorization).send_empty();
+                let rotated: TokensRotatedJson = self.json(self.checked(call)?)?;
+                Ok(Response::TokensRotated(rotated.into_rpc()?))
             }
             Request::Publish(_) | Request::Tail(_) => Err(unreadable(
                 "over HTTP events go in as lines and come out as a stream: this is a fault of the program"

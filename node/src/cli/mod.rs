@@ -15,6 +15,7 @@ mod mesh_client;
 mod output;
 mod publish;
 mod tail;
+mod token;
 
 use std::io::ErrorKind;
 use std::process::ExitCode;
@@ -86,7 +87,9 @@ fn carry_out(invocation: Invocation, wiring: &Wiring) -> anyhow::Result<()> {
             (wiring.run)(arguments)
         }
         Command::Demo(arguments) => demo::run(&arguments, wiring.clean_wasm, &out),
-        Command::Token(arguments) if arguments.rotate => not_yet("token --rotate"),
+        Command::Token(arguments) if arguments.rotate => {
+            token::rotate(&*connect()?, || (wiring.token)(&arguments, &target.folder()?), &out)
+        }
         Command::Token(arguments) => out.line(&(wiring.token)(&arguments, &target.folder()?)?),
         Command::Nodes(arguments) if arguments.action.is_some() => not_yet("nodes remove"),
         Command::Nodes(_) => inspect::nodes(&*connect()?, &out),

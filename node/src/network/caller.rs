@@ -7,6 +7,7 @@ use futures::StreamExt as _;
 use libp2p::Multiaddr;
 use libp2p::swarm::{ConnectionId, SwarmEvent};
 use thiserror::Error;
+use tokio::sync::watch;
 
 use super::gate::GateEvent;
 use super::hello::{Credentials, Greeter, HelloError, Passed};
@@ -30,7 +31,9 @@ pub(super) enum ReachError {
 
 impl Caller {
     pub fn new(identity: &Identity, credentials: Credentials) -> Result<Caller, TransportError> {
-        let greeter = Greeter { me: identity.node(), incarnation: rand::random(), credentials };
+        // Whoever is not a member yet takes every member for one.
+        let (_, roll) = watch::channel(Some(Arc::default()));
+        let greeter = Greeter::new(identity.node(), credentials, roll);
         Ok(Caller { swarm: transport::swarm(identity.keypair(), Arc::new(greeter), false)? })
     }
 

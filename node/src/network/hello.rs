@@ -1,9 +1,12 @@
 //! The hello exchange on one connection. What is judged is in `dunlin_protocol::wire::handshake`.
 
-use std::sync::{Arc, OnceLock};
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use dunlin_protocol::id::NodeId;
+use dunlin_protocol::limits::NODES_MAX;
+use dunlin_protocol::mesh::roll::Roll;
 use dunlin_protocol::wire::handshake::{
     Admission, Answer, HELLO_BYTES_MAX, Hello, HelloKind, MeshId, Pass, Ready, Refusal, Role, VERSIONS,
     Welcome,
@@ -13,6 +16,7 @@ use futures::future::BoxFuture;
 use futures::io::AsyncReadExt as _;
 use libp2p::{Stream, StreamProtocol};
 use thiserror::Error;
+use tokio::sync::watch;
 
 use super::door::HELLO_DEADLINE;
 use super::frames::{self, FrameReader, StreamError};
@@ -37,6 +41,10 @@ pub(super) struct Greeter {
     /// A random number of this run.
     pub incarnation: u64,
     pub credentials: Credentials,
+    /// Who may come in, as the catalog says. Until it is known hello waits, and with it its deadline.
+    pub roll: watch::Receiver<Option<Arc<Roll>>>,
+    /// Whom this node let in, since its start: the catalog may be told of them later than they come back.
+    pub let_in: Mutex<BTreeSet<NodeId>>,
 }
 
 /// Hello has passed.
@@ -79,6 +87,33 @@ pub(super) struct TurnedAway {
 }
 
 impl Greeter {
+    pub fn new(me: NodeId, credentials: Credentials, roll: watch::Receiver<Option<Arc<Roll>>>) -> Greeter {
+        Greeter { me, incarnation: rand::random(), credentials, roll, let_in: Mutex::default() }
+    }
+
+    /// What the catalog says now, with those that were let in here.
+    pub fn roll(&self) -> Option<Roll> {
+        let mut roll = Roll::clone(self.roll.borrow().as_deref()?);
+        roll.vouched.extend(self.let_in().iter());
+        Some(roll)
+    }
+
+    async fn known_roll(&self) -> Result<Roll, HelloError> {
+        let known = self.roll.clone().wait_for(Option::is_some).await.is_ok();
+        self.roll().filter(|_| known).ok_or(HelloError::NoMember)
+    }
+
+    fn on_let_in(&self, node: NodeId) {
+        let mut let_in = self.let_in();
+        if let_in.len() < NODES_MAX {
+            let_in.insert(node);
+        }
+    }
+
+    fn let_in(&self) -> std::sync::MutexGuard<'_, BTreeSet<NodeId>> {
+        self.let_in.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn mesh(&self) -> MeshId {
         match &self.credentials {
             Credentials::Member(mesh) => mesh.mesh(),
@@ -135,6 +170,7 @@ impl Greeter {
             max: welcome.version,
         })?;
         welcome.certificate.check(self.mesh(), remote)?;
+        self.known_roll().await?.check_member(remote)?;
         let admission = match (&self.credentials, welcome.admission) {
             (Credentials::Joiner(token), Some(admission)) => {
                 let key = admission.check(token.mesh, self.me)?;
@@ -174,7 +210,8 @@ impl Greeter {
         let Credentials::Member(mesh) = &self.credentials else {
             return Err(HelloError::NoMember);
         };
-        let (version, role) = match mesh.key().judge(&hello, remote, self.me, now()) {
+        let roll = self.known_roll().await?;
+        let (version, role) = match mesh.key().judge(&hello, (remote, self.me), now(), &roll) {
             Ok(verdict) => verdict,
             Err(refusal) => {
                 frames::write(stream, &Answer::Refused { why: refusal.to_string() }).await?;
@@ -192,6 +229,7 @@ impl Greeter {
             admission,
         };
         if role == Role::Joiner {
+            self.on_let_in(remote);
             frames::write(stream, &Answer::Welcome(welcome)).await?;
             return Err(HelloError::Admitted);
         }

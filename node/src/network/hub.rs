@@ -10,22 +10,24 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use dunlin_protocol::effect::Input;
 use dunlin_protocol::id::NodeId;
 use dunlin_protocol::limits::NODES_MAX;
+use dunlin_protocol::mesh::roll::Roll;
 use dunlin_protocol::wire::handshake::Role;
 use futures::StreamExt as _;
 use libp2p::multiaddr::Protocol;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{ConnectionId, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, Stream, StreamProtocol, mdns};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::backoff::Backoff;
 use super::counters::Counters;
 use super::door::{OpenError, Reply};
 use super::gate::{GateEvent, node_id, peer_id};
-use super::hello::{HelloError, Passed};
+use super::hello::{Greeter, HelloError, Passed};
 use super::links::{Ended, Link, LinkId, Links};
 use super::modules;
 use super::network::Doors;
@@ -79,6 +81,8 @@ pub(super) struct Hub {
     pub inbox: Inbox,
     pub doors: Doors,
     pub counters: Arc<Counters>,
+    pub greeter: Arc<Greeter>,
+    pub roll: watch::Receiver<Option<Arc<Roll>>>,
     pub state: State,
 }
 
@@ -91,6 +95,8 @@ pub(super) struct State {
     bootstrap: Vec<(Multiaddr, Backoff)>,
     /// Found by mDNS: where, and whether to dial now.
     neighbours: BTreeMap<PeerId, (Multiaddr, Backoff)>,
+    /// Rotations of tokens when connections were looked through last.
+    rotations: usize,
     next_link: u64,
     ended: (mpsc::Sender<Ended>, mpsc::Receiver<Ended>),
     opened: (mpsc::Sender<LinkOpened>, mpsc::Receiver<LinkOpened>),
@@ -126,6 +132,7 @@ impl State {
             dials: BTreeMap::new(),
             bootstrap: bootstrap.into_iter().map(|address| (address, Backoff::default())).collect(),
             neighbours: BTreeMap::new(),
+            rotations: 0,
             next_link: 0,
             // Reports are taken as fast as they come; a full channel makes a finished task wait.
             ended: mpsc::channel(NODES_MAX),
@@ -236,7 +243,29 @@ impl Hub {
         }
     }
 
+    /// The roll changed: connections of members that it refuses end, and after a rotation those of all
+    /// clients, since the tokens that they came with are revoked.
+    fn review(&mut self) {
+        if !self.roll.has_changed().unwrap_or(false) {
+            return;
+        }
+        self.roll.mark_unchanged();
+        let Some(roll) = self.greeter.roll() else { return };
+        let rotated =
+            core::mem::replace(&mut self.state.rotations, roll.rotations.len()) < roll.rotations.len();
+        let stands = |(node, passed): &(NodeId, Passed)| match passed.role {
+            Role::Member => roll.check_member(*node).is_ok(),
+            Role::Client | Role::Joiner => !rotated,
+        };
+        let over: Vec<ConnectionId> =
+            self.state.passed.iter().filter(|(_, of)| !stands(of)).map(|(id, _)| *id).collect();
+        for connection in over {
+            self.swarm.close_connection(connection);
+        }
+    }
+
     fn on_tick(&mut self) {
+        self.review();
         let members: Vec<NodeId> = self.state.members.keys().copied().collect();
         members.into_iter().for_each(|node| self.consider_link(node));
         let neighbours: Vec<PeerId> = self.state.neighbours.keys().copied().collect();
@@ -455,6 +484,8 @@ impl Hub {
         if matches!(error, HelloError::Admitted) {
             self.counters.joiners_admitted.one();
             tracing::info!(%node, "a node joined the mesh");
+            let inbox = self.inbox.clone();
+            tokio::spawn(async move { inbox.send(Input::Admitted { node }).await });
             return;
         }
         self.counters.hellos_failed.one();

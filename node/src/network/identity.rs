@@ -1,10 +1,12 @@
 //! Who this node is: its own key, and its membership in a mesh.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use dunlin_protocol::id::NodeId;
+use dunlin_protocol::mesh::roll::Rotation;
 use dunlin_protocol::time::Time;
 use dunlin_protocol::wire::codec;
 use dunlin_protocol::wire::handshake::{Certificate, MeshId, MeshKey, Secret};
@@ -112,11 +114,12 @@ impl MeshIdentity {
         &self.certificate
     }
 
-    /// A token of this mesh that leads to `addresses` and expires after `lifetime`.
-    pub fn token(&self, addresses: Vec<String>, lifetime: Duration) -> Token {
+    /// A token of this mesh that leads to `addresses` and expires after `lifetime`; `rotations` are those
+    /// that its node knows.
+    pub fn token(&self, addresses: Vec<String>, lifetime: Duration, rotations: &BTreeSet<Rotation>) -> Token {
         let lifetime = u64::try_from(lifetime.as_millis()).unwrap_or(u64::MAX);
         let expiry = Time(now().0.saturating_add(lifetime));
-        self.key.token(TokenId(rand::random()), expiry, addresses)
+        self.key.token(TokenId(rand::random()), expiry, addresses, rotations)
     }
 
     /// The bytes to store. They hold the mesh key: nobody else may read them.

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use dunlin_protocol::id::{Digest, NodeId};
+use dunlin_protocol::mesh::roll::Roll;
 use dunlin_protocol::wire::message::Message;
 use futures::StreamExt as _;
 use libp2p::Multiaddr;
@@ -14,7 +15,7 @@ use libp2p::multiaddr::Protocol;
 use libp2p::swarm::SwarmEvent;
 use thiserror::Error;
 use tokio::runtime::Handle;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use super::counters::Counters;
@@ -97,6 +98,7 @@ pub struct Network {
     listening: Arc<Mutex<Vec<Multiaddr>>>,
     counters: Arc<Counters>,
     fetcher: Fetcher,
+    roll: Arc<watch::Sender<Option<Arc<Roll>>>>,
     runtime: Handle,
     task: Arc<Mutex<Option<JoinHandle<()>>>>,
 }
@@ -108,7 +110,8 @@ impl std::fmt::Debug for Network {
 }
 
 impl Network {
-    /// Binds every address, then runs until `stop`. Call it inside the runtime that shall carry it.
+    /// Binds every address, then runs until `stop`. Nobody is let in before `admit` has said who may come.
+    /// Call it inside the runtime that shall carry it.
     pub async fn start(
         config: NetworkConfig,
         identity: &Identity,
@@ -120,8 +123,9 @@ impl Network {
         let listen = parse(&config.listen)?;
         let mut bootstrap = parse(&config.bootstrap)?;
         bootstrap.retain(|address| !leads_to(address, me));
-        let greeter = Greeter { me, incarnation: rand::random(), credentials: Credentials::Member(mesh) };
-        let mut swarm = transport::swarm(identity.keypair(), Arc::new(greeter), config.mdns)?;
+        let (roll, known) = watch::channel(None);
+        let greeter = Arc::new(Greeter::new(me, Credentials::Member(mesh), known.clone()));
+        let mut swarm = transport::swarm(identity.keypair(), greeter.clone(), config.mdns)?;
         let listening = listen_on(&mut swarm, listen).await?;
 
         let (orders, incoming) = mpsc::channel(ORDERS_MAX);
@@ -144,12 +148,19 @@ impl Network {
             inbox,
             doors,
             counters: counters.clone(),
+            greeter,
+            roll: known,
             state: State::new(bootstrap),
         };
         let task = tokio::spawn(hub.run());
         let runtime = Handle::current();
         let task = Arc::new(Mutex::new(Some(task)));
-        Ok(Network { me, orders, links, listening, counters, fetcher, runtime, task })
+        Ok(Network { me, orders, links, listening, counters, fetcher, roll: Arc::new(roll), runtime, task })
+    }
+
+    /// Who may come in from now on. Connections that may not stand any more end within a second.
+    pub fn admit(&self, roll: &Roll) {
+        self.roll.send_replace(Some(Arc::new(roll.clone())));
     }
 
     /// Queues a message for a member. Without a link it is lost; what is lost heals by repetition.

@@ -1,12 +1,13 @@
 //! Nodes in one process, over loopback. Deadlines, no sleeps.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
 use dunlin_protocol::effect::Input;
 use dunlin_protocol::id::{Digest, NodeId};
+use dunlin_protocol::mesh::roll::{Roll, Rotation};
 use dunlin_protocol::rpc::frames::{RpcCall, RpcIn, RpcOut};
 use dunlin_protocol::rpc::{Fault, FaultKind, Request, Response, Tail, TailFrom};
 use dunlin_protocol::wire::message::Message;
@@ -109,6 +110,7 @@ impl Node {
         let shelf = Arc::new(Shelf::default());
         let doors = Doors { rpc: Arc::new(Desk(shelf.clone())), modules: shelf.clone() };
         let network = Network::start(config, &identity, mesh.clone(), inbox, doors).await.unwrap();
+        network.admit(&Roll::default());
         Node { network, inputs, identity, mesh, shelf }
     }
 
@@ -132,7 +134,11 @@ impl Node {
     }
 
     fn token(&self) -> String {
-        self.mesh.token(self.network.dialable_addresses(), HOUR).to_text()
+        self.token_after(&Roll::default())
+    }
+
+    fn token_after(&self, roll: &Roll) -> String {
+        self.mesh.token(self.network.dialable_addresses(), HOUR, &roll.rotations).to_text()
     }
 
     fn tcp_address(&self) -> String {
@@ -216,6 +222,7 @@ async fn a_node_joins_with_a_token_and_messages_arrive_in_order() {
     assert_eq!(mesh.mesh(), a.mesh.mesh());
     assert_eq!(mesh.addresses(), a.network.dialable_addresses());
     a.until("joiners_admitted", 1).await;
+    a.expect(Input::Admitted { node: identity.node() }).await;
 
     let stored = MeshIdentity::decode(&mesh.encode(), identity.node()).unwrap();
     let config = NetworkConfig { bootstrap: stored.addresses().to_vec(), ..quiet() };
@@ -335,6 +342,88 @@ async fn a_peer_that_takes_nothing_is_dropped_and_counted() {
     b.inputs.close();
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_is_let_in_before_the_node_knows_who_may_come() {
+    let a = Node::first().await;
+    let (inbox, _inputs) = Inbox::new();
+    let shelf = Arc::new(Shelf::default());
+    let doors = Doors { rpc: Arc::new(Desk(shelf.clone())), modules: shelf };
+    let (identity, mesh) = (Identity::generate(), MeshIdentity::create(a.id()));
+    let network = Network::start(quiet(), &identity, mesh.clone(), inbox, doors).await.unwrap();
+    let before = mesh.token(network.dialable_addresses(), HOUR, &BTreeSet::new()).to_text();
+    let joiner = Identity::generate();
+    let mut joining = Box::pin(join(&before, &joiner));
+    // It waits; what it is told then is what the catalog says.
+    assert!(tokio::time::timeout(Duration::from_secs(1), &mut joining).await.is_err());
+    network.admit(&rotated());
+    let refused = tokio::time::timeout(DEADLINE, joining).await.unwrap().unwrap_err().to_string();
+    assert!(refused.contains("the token was revoked"), "{refused}");
+    network.stop().await;
+}
+
+fn rotated() -> Roll {
+    Roll { rotations: [Rotation { before: 0, salt: [3; 32] }].into(), ..Roll::default() }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rotation_revokes_tokens_ends_their_clients_and_keeps_members() {
+    let mut a = Node::first().await;
+    let mut b = a.second().await;
+    let (a_id, b_id) = (a.id(), b.id());
+    a.network.dial(b_id, b.network.addresses());
+    a.expect(Input::Connected { node: b_id }).await;
+    b.expect(Input::Connected { node: a_id }).await;
+    let before = a.token();
+    let client = RpcClient::connect(&a.tcp_address(), &before).await.unwrap();
+    client.has_module(Digest([1; 32])).await.unwrap();
+
+    let roll = Roll { vouched: [a_id, b_id].into(), ..rotated() };
+    a.network.admit(&roll);
+    b.network.admit(&roll);
+    let ended = async {
+        while client.has_module(Digest([1; 32])).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, ended).await.expect("the client's connection ends");
+    let refused = RpcClient::connect(&a.tcp_address(), &before).await.unwrap_err().to_string();
+    assert!(refused.contains("the token was revoked"), "{refused}");
+    assert!(join(&before, &Identity::generate()).await.unwrap_err().to_string().contains("revoked"));
+    a.say(&b, 0..10).await;
+    b.hear(a_id, 0..10).await;
+
+    // By a token of after somebody comes in, and is known at once, before the catalog says so.
+    let identity = Identity::generate();
+    let mesh = join(&a.token_after(&roll), &identity).await.unwrap();
+    let config = NetworkConfig { bootstrap: mesh.addresses().to_vec(), ..quiet() };
+    let mut c = Node::start(identity, mesh, config).await;
+    a.expect(Input::Admitted { node: c.id() }).await;
+    c.expect(Input::Connected { node: a_id }).await;
+
+    // The mesh's key alone makes nobody a member any more.
+    let forger = a.second().await;
+    forger.network.dial(a_id, a.network.addresses());
+    forger.until("hellos_failed", 1).await;
+    assert_eq!(forger.network.peers(), []);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_removed_node_is_cut_off_and_refused_from_both_sides() {
+    let mut a = Node::first().await;
+    let mut b = a.second().await;
+    let (a_id, b_id) = (a.id(), b.id());
+    a.network.dial(b_id, b.network.addresses());
+    a.expect(Input::Connected { node: b_id }).await;
+    b.expect(Input::Connected { node: a_id }).await;
+    a.network.admit(&Roll { removed: [b_id].into(), ..Roll::default() });
+    a.expect(Input::Disconnected { node: b_id }).await;
+    a.network.dial(b_id, b.network.addresses());
+    a.until("hellos_failed", 1).await;
+    b.network.dial(a_id, a.network.addresses());
+    b.until("hellos_failed", 1).await;
+    assert_eq!((a.network.peers(), b.network.peers()), (vec![], vec![]));
+}
+
 #[tokio::test]
 async fn tokens_that_cannot_be_used_say_why() {
     let a = Node::first().await;
@@ -344,15 +433,16 @@ async fn tokens_that_cannot_be_used_say_why() {
     assert!(refuse("hello".into()).await.starts_with("the token is malformed: it does not begin with"));
     assert!(refuse(good[..good.len() - 3].into()).await.starts_with("the token's checksum does not match"));
 
-    let expired = a.mesh.token(a.network.dialable_addresses(), Duration::ZERO).to_text();
+    let expired = a.mesh.token(a.network.dialable_addresses(), Duration::ZERO, &BTreeSet::new()).to_text();
     assert!(refuse(expired).await.starts_with("the token expired at"));
 
-    let other = MeshIdentity::create(a.id()).token(a.network.dialable_addresses(), HOUR).to_text();
+    let other =
+        MeshIdentity::create(a.id()).token(a.network.dialable_addresses(), HOUR, &BTreeSet::new()).to_text();
     assert_eq!(
         refuse(other).await,
         "the mesh refused this node: the token is not one of this mesh; print one with `dunlin token` on a member"
     );
-    let nowhere = a.mesh.token(vec![], HOUR).to_text();
+    let nowhere = a.mesh.token(vec![], HOUR, &BTreeSet::new()).to_text();
     assert!(refuse(nowhere).await.starts_with("the token names no address"));
     a.until("hellos_failed", 1).await;
 }
@@ -451,7 +541,7 @@ async fn a_client_with_a_token_calls() {
 async fn clients_without_a_good_token_or_a_node_hear_why() {
     let a = Node::first().await;
     let address = a.tcp_address();
-    let other = MeshIdentity::create(a.id()).token(vec![], HOUR).to_text();
+    let other = MeshIdentity::create(a.id()).token(vec![], HOUR, &BTreeSet::new()).to_text();
     let error = RpcClient::connect(&address, &other).await.unwrap_err().to_string();
     assert!(error.contains("refused this client: the token is not one of this mesh"), "{error}");
 

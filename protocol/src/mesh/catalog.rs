@@ -4,7 +4,7 @@
 //! receiver gives the records to `on_records`, persists what comes back and sends its heads again.
 //! A round without anything new ends it. Nothing is folded, told or given on before it is persisted.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 pub use super::chain::{CATALOG_EPOCH, CatalogFault};
 use super::chain::{Chain, weight};
 use super::facts::Facts;
+use super::roll::Rotation;
 use crate::id::{Digest, LogId, Name, NodeId, Seq};
 use crate::limits::{CATALOG_ADOPT_WAIT, CATALOG_SEND_BYTES_MAX, NODES_MAX};
 use crate::log::record::Record;
@@ -42,6 +43,10 @@ pub enum CatalogEntry {
     /// A log of this node is closed, and a revision that wins again still calls it its own: this record
     /// bears the one that stands in for it. `born` is the birth that both carry on.
     Reborn { pipeline: Name, log: LogId, born: CatalogRef },
+    /// Tokens given before are refused from now on. `members`: whose certificates count all the same.
+    TokensRotated { rotation: Rotation, members: BTreeSet<NodeId> },
+    /// This node let that one in by a token, and vouches for it.
+    Admitted { node: NodeId },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]

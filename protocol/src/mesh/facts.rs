@@ -5,6 +5,7 @@ use alloc::collections::{BTreeMap, BTreeSet};
 
 use super::catalog::{CatalogEntry, CatalogRef, NodeFacts};
 use super::lineage::{Current, Known, Lineage};
+use super::roll::Roll;
 use crate::id::{Digest, LogId, Name, NodeId, Seq};
 
 /// A source log that stands open: events of `source` enter on `node`.
@@ -31,6 +32,8 @@ pub struct Facts {
     /// Closed logs that are wanted again -> the record that bore the one in their place, and the birth
     /// that it carries on.
     reborn: BTreeMap<(LogId, NodeId), (CatalogRef, CatalogRef)>,
+    /// Who may come in.
+    roll: Roll,
     /// How far each node's log is folded.
     folded: BTreeMap<NodeId, Seq>,
     unsettled: BTreeSet<Name>,
@@ -86,6 +89,11 @@ impl Facts {
         self.lineages.get(pipeline).is_some_and(|lineage| lineage.holds(record))
     }
 
+    /// Who may come in.
+    pub fn roll(&self) -> &Roll {
+        &self.roll
+    }
+
     /// Whether this record of a catalog log is folded in.
     pub fn knows(&self, reference: CatalogRef) -> bool {
         self.folded.get(&reference.node).is_some_and(|seq| reference.seq <= *seq)
@@ -118,6 +126,13 @@ impl Facts {
             CatalogEntry::Reborn { pipeline: _, log, born } => {
                 // Said again it bears nothing: a log is never used twice.
                 self.reborn.entry((log, reference.node)).or_insert((reference, born));
+            }
+            CatalogEntry::TokensRotated { rotation, members } => {
+                self.roll.rotations.insert(rotation);
+                self.roll.vouched.extend(members);
+            }
+            CatalogEntry::Admitted { node } => {
+                self.roll.vouched.insert(node);
             }
         }
         self.version += 1;

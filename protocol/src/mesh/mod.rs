@@ -13,5 +13,6 @@ pub mod lineage;
 pub mod membership;
 pub mod placement;
 pub mod revision;
+pub mod roll;
 #[cfg(test)]
 mod samples;

@@ -22,6 +22,9 @@ impl Peer {
     // --- members ---
 
     pub(super) fn on_connected(&mut self, node: NodeId, effects: &mut Effects) {
+        if self.is_refused(node) {
+            return self.turn_away(node, effects);
+        }
         self.connected.insert(node);
         let heads = self.catalog.heads();
         self.send(node, Message::CatalogHeads(heads), effects);
@@ -42,6 +45,7 @@ impl Peer {
         }
         self.expire_questions(effects);
         self.revisions_stand(effects);
+        self.told(effects);
     }
 
     pub(super) fn on_swim(&mut self, from: NodeId, datagram: &[u8], effects: &mut Effects) {
@@ -104,10 +108,13 @@ impl Peer {
             }
         }
         self.troubles.remove(&format!("log {}", LogName::Catalog(node).id()));
-        self.catalog.on_persisted(node, seq);
+        if self.catalog.on_persisted(node, seq) {
+            self.expel(effects);
+        }
         if node == self.me {
             self.tell_heads(effects);
             self.revisions_stand(effects);
+            self.told(effects);
         }
         let heads = self.catalog.heads();
         for peer in core::mem::take(&mut self.tell_back) {
@@ -121,6 +128,7 @@ impl Peer {
         self.catalog_failed.insert(node);
         if node == self.me {
             self.revisions_unwritten(why, effects);
+            self.untold(why, effects);
         }
     }
 
@@ -156,6 +164,7 @@ impl Peer {
         }
         self.settle_down(effects);
         self.revisions_stand(effects);
+        self.told(effects);
     }
 
     /// Whether these heads hold more than the last ones that this peer was answered for. What is on

@@ -15,6 +15,7 @@
 //! | `letters` | dead letters: listed, replayed, dropped |
 //! | `questions` | clients' questions, gathered from other nodes |
 //! | `deploy` | new revisions and removals |
+//! | `members` | who belongs to the mesh: letting in, rotating tokens |
 //! | `wiring` | what the catalog makes of it: logs, streams, shares |
 //!
 //! Invariants: nothing is answered, served or applied before `Persisted`; the wiring of pipelines
@@ -27,6 +28,7 @@ mod facts;
 mod hand_over;
 mod letters;
 mod logs;
+mod members;
 mod publish;
 mod questions;
 mod start;
@@ -129,6 +131,11 @@ pub struct Peer {
     letter_orders: BTreeMap<u64, letters::Ordered>,
     looks: BTreeMap<LookId, Asker>,
     deploys: BTreeMap<u64, deploy::Deploying>,
+    /// Facts about members that clients wait for.
+    tellings: BTreeMap<u64, members::Telling>,
+    /// Let in here since the start, and those of them of whom the catalog is still to be told.
+    admitted: BTreeSet<NodeId>,
+    unvouched: BTreeSet<NodeId>,
     /// Modules that another node waits for.
     module_wants: Vec<deploy::Wanted>,
     /// Publish requests that wait for their source log to open.
@@ -196,6 +203,9 @@ impl Peer {
             letter_orders: BTreeMap::new(),
             looks: BTreeMap::new(),
             deploys: BTreeMap::new(),
+            tellings: BTreeMap::new(),
+            admitted: BTreeSet::new(),
+            unvouched: BTreeSet::new(),
             module_wants: Vec::new(),
             unopened: VecDeque::new(),
             opening: BTreeSet::new(),
@@ -222,13 +232,14 @@ impl Peer {
     }
 
     /// What is held on behalf of somebody who waits: all zero when nobody does any more.
-    pub fn under_way(&self) -> [(&'static str, usize); 8] {
+    pub fn under_way(&self) -> [(&'static str, usize); 9] {
         [
             ("questions", self.asks.len()),
             ("gatherings", self.gathers.len()),
             ("look-ups", self.looks.len()),
             ("reads", self.reads.len()),
             ("deploys", self.deploys.len()),
+            ("facts to be told", self.tellings.len()),
             ("wanted modules", self.module_wants.len()),
             ("publish requests", self.unopened.len()),
             ("unwritten catalog records", self.catalog_unwritten.values().map(VecDeque::len).sum()),
@@ -271,6 +282,7 @@ impl Peer {
             Input::Connected { node } => self.on_connected(node, effects),
             Input::Disconnected { node } => self.on_disconnected(node, effects),
             Input::Message { from, message } => self.on_message(from, message, effects),
+            Input::Admitted { node } => self.on_admitted(node, effects),
             Input::Request { id, request } => self.on_request(id, request, effects),
             Input::TapCredit { id, bytes } => self.on_tap_credit(id, bytes, effects),
             Input::Cancelled { id } => self.on_cancelled(id, effects),
@@ -316,6 +328,9 @@ impl Peer {
     }
 
     fn on_message(&mut self, from: NodeId, message: Message, effects: &mut Effects) {
+        if self.is_refused(from) {
+            return self.turn_away(from, effects);
+        }
         match message {
             Message::Swim(datagram) => self.on_swim(from, &datagram, effects),
             Message::CatalogHeads(heads) => self.on_catalog_heads(from, &heads, effects),
@@ -382,6 +397,7 @@ impl Peer {
                     | Response::Shown(_)
                     | Response::Deployed { .. }
                     | Response::Removed { .. }
+                    | Response::TokensRotated(_)
                     | Response::Events { .. } => Reply::Failed(Fault {
                         kind: FaultKind::Invalid,
                         detail: "a node asked for what only clients are answered".into(),

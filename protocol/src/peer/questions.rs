@@ -93,6 +93,7 @@ impl Peer {
             }
             Request::Deploy { manifest } => self.deploy(asker, manifest, effects),
             Request::Remove { pipeline } => self.remove(asker, pipeline, effects),
+            Request::RotateTokens { salt } => self.rotate_tokens(asker, salt, effects),
             Request::Publish(publish) => self.publish(asker, publish, effects),
             Request::Tail(tail) => self.open_tap(id, tail, effects),
             Request::State { pipeline, stage, key, limit } => {

@@ -156,6 +156,7 @@ impl Peer {
             self.open();
         }
         self.tell_own_facts(effects);
+        self.vouch(effects);
         self.repeat_membership(effects);
         self.repeat_unwritten(effects);
         self.dial_missing(effects);
@@ -169,6 +170,7 @@ impl Peer {
         self.retry_unopened(effects);
         self.expire_questions(effects);
         self.revisions_stand(effects);
+        self.told(effects);
     }
 
     /// A peer told what it holds, or something of the catalog came to stand here: what is missing
@@ -191,7 +193,7 @@ impl Peer {
             heads.iter().all(|(node, seq)| ours.get(node).is_some_and(|our| our.seq >= *seq))
                 && heads.get(&self.me).is_some_and(|seq| *seq >= own_end)
         };
-        let mut others = nodes.keys().filter(|node| **node != self.me).peekable();
+        let mut others = nodes.keys().filter(|node| **node != self.me && !self.is_refused(**node)).peekable();
         nodes.get(&self.me) == Some(&self.own_facts)
             && (others.peek().is_some() || !self.joined)
             && others.all(|node| {
@@ -225,7 +227,9 @@ impl Peer {
             .facts()
             .nodes()
             .iter()
-            .filter(|(node, _)| **node != self.me && !self.connected.contains(node))
+            .filter(|(node, _)| {
+                **node != self.me && !self.connected.contains(node) && !self.is_refused(**node)
+            })
             .map(|(node, facts)| (*node, facts.addresses.clone()))
             .collect();
         for (node, addresses) in missing {

@@ -14,6 +14,7 @@ use crate::event::{Event, Placed};
 use crate::id::{Digest, EventId, LetterId, LogId, Name, NodeId, Position};
 use crate::pipeline::manifest::{Durability, Manifest, StreamName};
 use crate::time::Time;
+use crate::wire::handshake::Secret;
 
 /// A client's request to the node that it talks to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,6 +51,10 @@ pub enum Request {
         pipeline: Name,
         letter: Option<LetterId>,
         does: LetterMove,
+    },
+    /// Tokens given before are refused from now on. `salt`: 32 bytes at random.
+    RotateTokens {
+        salt: Secret,
     },
 }
 
@@ -147,6 +152,16 @@ pub enum Response {
     },
     Failed(Fault),
     LettersMoved(LettersMoved),
+    TokensRotated(TokensRotated),
+}
+
+/// The rotation stands in this node's catalog log.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct TokensRotated {
+    /// How many there were by now.
+    pub rotations: u32,
+    /// Members that have not heard of it: they take tokens of before until they do.
+    pub unheard: Vec<NodeId>,
 }
 
 /// What a request to replay or drop letters came to.

@@ -184,7 +184,12 @@ fn records_keep_their_bytes() {
 fn hello_keeps_its_bytes() {
     let mut golden = Golden(String::new());
     let mesh = MeshKey::from_secret(Secret([1; 32]));
-    let token = mesh.token(TokenId([2; 8]), Time(1_000), vec!["/ip4/10.0.0.1/tcp/4001".to_string()]);
+    let token = mesh.token(
+        TokenId([2; 8]),
+        Time(1_000),
+        vec!["/ip4/10.0.0.1/tcp/4001".to_string()],
+        &Default::default(),
+    );
     let certificate = mesh.certify(NODE, Time(77));
     let said = |kind| Hello { versions: VERSIONS, incarnation: 6, kind };
     let pass = Pass::new(&token, NODE, OTHER, [3; 16]);

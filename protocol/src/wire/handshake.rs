@@ -5,6 +5,7 @@
 //! show that they hold a token. What is proven is bound to peer ids that Noise or TLS has proven.
 //! The judging is pure; `node/src/network/hello.rs` only moves the bytes.
 
+use alloc::collections::BTreeSet;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::id::NodeId;
+use crate::mesh::roll::{Roll, Rotation};
 use crate::time::Time;
 use crate::wire::token::{Proof, Token, TokenId};
 
@@ -22,6 +24,8 @@ use crate::wire::token::{Proof, Token, TokenId};
 pub const VERSIONS: Versions = Versions { min: 1, max: 1 };
 /// Anything said in hello. Beyond: the connection is dropped.
 pub const HELLO_BYTES_MAX: usize = 4 << 10;
+/// Earlier rotations that a token is tried with, to say that it was revoked. Beyond: it is only wrong.
+const REVOKED_SOUGHT_MAX: usize = 16;
 
 /// 32 bytes that must not be printed.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,16 +76,29 @@ impl MeshKey {
         Secret(self.0.to_bytes())
     }
 
-    /// A token that lets its holder in until `expiry`; `id` comes from outside, at random.
-    pub fn token(&self, id: TokenId, expiry: Time, addresses: Vec<String>) -> Token {
-        Token::new(self.id(), addresses, expiry, id, self.token_secret(id, expiry))
+    /// A token that lets its holder in until `expiry`, or until the tokens are rotated again; `id` comes
+    /// from outside, at random.
+    pub fn token(
+        &self,
+        id: TokenId,
+        expiry: Time,
+        addresses: Vec<String>,
+        rotations: &BTreeSet<Rotation>,
+    ) -> Token {
+        Token::new(self.id(), addresses, expiry, id, self.token_secret(id, expiry, rotations.iter()))
     }
 
-    fn token_secret(&self, id: TokenId, expiry: Time) -> Secret {
+    fn token_secret<'a>(
+        &self,
+        id: TokenId,
+        expiry: Time,
+        rotations: impl Iterator<Item = &'a Rotation>,
+    ) -> Secret {
         let key = blake3::derive_key("dunlin 2026 token secret", &self.0.to_bytes());
         let mut hasher = blake3::Hasher::new_keyed(&key);
         hasher.update(&id.0);
         hasher.update(&expiry.0.to_le_bytes());
+        rotations.for_each(|rotation| _ = hasher.update(&rotation.salt));
         Secret(*hasher.finalize().as_bytes())
     }
 
@@ -97,30 +114,50 @@ impl MeshKey {
     }
 
     /// What a member answers to a hello that `from` said to `me`: the agreed wire version and what
-    /// `from` may do here.
-    pub fn judge(&self, hello: &Hello, from: NodeId, me: NodeId, now: Time) -> Result<(u16, Role), Refusal> {
+    /// `from` may do here. `roll` is what the catalog says of who may come in.
+    pub fn judge(
+        &self,
+        hello: &Hello,
+        (from, me): (NodeId, NodeId),
+        now: Time,
+        roll: &Roll,
+    ) -> Result<(u16, Role), Refusal> {
         let version = VERSIONS.agree(hello.versions)?;
+        roll.check_identity(from)?;
         let role = match &hello.kind {
             HelloKind::Member { certificate } => {
                 certificate.check(self.id(), from)?;
+                roll.check_member(from)?;
                 Role::Member
             }
             HelloKind::Joiner(pass) => {
-                self.check_pass(pass, from, me, now)?;
+                self.check_pass(pass, (from, me), now, roll)?;
                 Role::Joiner
             }
             HelloKind::Client(pass) => {
-                self.check_pass(pass, from, me, now)?;
+                self.check_pass(pass, (from, me), now, roll)?;
                 Role::Client
             }
         };
         Ok((version, role))
     }
 
-    fn check_pass(&self, pass: &Pass, from: NodeId, me: NodeId, now: Time) -> Result<(), Refusal> {
-        let secret = self.token_secret(pass.token, pass.expiry);
-        if !pass.proof.holds(&secret, from, me) {
-            return Err(Refusal::WrongToken);
+    fn check_pass(
+        &self,
+        pass: &Pass,
+        (from, me): (NodeId, NodeId),
+        now: Time,
+        roll: &Roll,
+    ) -> Result<(), Refusal> {
+        let holds = |known: usize| {
+            let secret = self.token_secret(pass.token, pass.expiry, roll.rotations.iter().take(known));
+            pass.proof.holds(&secret, from, me)
+        };
+        let known = roll.rotations.len();
+        if !holds(known) {
+            // Which of the rotations it was made before tells whoever holds it what to do.
+            let revoked = (0..known).rev().take(REVOKED_SOUGHT_MAX).chain([0]).any(holds);
+            return Err(if revoked { Refusal::RevokedToken } else { Refusal::WrongToken });
         }
         if pass.expiry <= now {
             return Err(Refusal::ExpiredToken(pass.expiry));
@@ -279,6 +316,18 @@ pub enum Refusal {
     OtherMesh { theirs: MeshId, ours: MeshId },
     #[error("the certificate is not genuine; join again with a token")]
     WrongCertificate,
+    #[error(
+        "the token was revoked: tokens were rotated after it was made; print a new one with `dunlin token` on a member"
+    )]
+    RevokedToken,
+    #[error(
+        "no member vouches for this node, and since tokens were rotated the mesh key alone lets nobody in; join with a new token and an empty data folder"
+    )]
+    NotVouched,
+    #[error(
+        "this node was removed from the mesh for good (`dunlin nodes remove`); start it with an empty data folder and a token"
+    )]
+    Removed,
 }
 
 #[cfg(test)]
@@ -300,7 +349,7 @@ mod tests {
 
     #[track_caller]
     fn check(kind: HelloKind, expect: Result<Role, &str>) {
-        let verdict = mesh(5).judge(&said(kind), YOU, ME, Time(500));
+        let verdict = mesh(5).judge(&said(kind), (YOU, ME), Time(500), &Roll::default());
         assert_eq!(
             verdict.map(|(_, role)| role).map_err(|why| why.to_string()),
             expect.map_err(str::to_string)
@@ -332,11 +381,11 @@ mod tests {
 
     #[test]
     fn a_token_opens_until_it_expires() {
-        let token = mesh(5).token(TokenId([7; 8]), Time(501), vec![]);
+        let token = mesh(5).token(TokenId([7; 8]), Time(501), vec![], &BTreeSet::new());
         check(HelloKind::Joiner(pass(&token)), Ok(Role::Joiner));
         check(HelloKind::Client(pass(&token)), Ok(Role::Client));
 
-        let expired = mesh(5).token(TokenId([7; 8]), Time(500), vec![]);
+        let expired = mesh(5).token(TokenId([7; 8]), Time(500), vec![], &BTreeSet::new());
         let sentence =
             "the token expired at 1970-01-01T00:00:00.5Z; print a new one with `dunlin token` on a member";
         check(HelloKind::Joiner(pass(&expired)), Err(sentence));
@@ -345,9 +394,57 @@ mod tests {
         let mut stretched = pass(&expired);
         stretched.expiry = Time(9_999);
         check(HelloKind::Joiner(stretched), Err(wrong));
-        let other = mesh(6).token(TokenId([7; 8]), Time(501), vec![]);
+        let other = mesh(6).token(TokenId([7; 8]), Time(501), vec![], &BTreeSet::new());
         check(HelloKind::Client(pass(&other)), Err(wrong));
         check(HelloKind::Client(Pass::new(&token, ME, YOU, [4; 16])), Err(wrong));
+    }
+
+    fn rotated(times: u8) -> Roll {
+        let rotation = |n: u8| Rotation { before: n.into(), salt: [n; 32] };
+        Roll { rotations: (0..times).map(rotation).collect(), ..Roll::default() }
+    }
+
+    #[track_caller]
+    fn check_with(roll: &Roll, kind: HelloKind, expect: Result<Role, Refusal>) {
+        let verdict = mesh(5).judge(&said(kind), (YOU, ME), Time(500), roll);
+        assert_eq!(verdict.map(|(_, role)| role), expect);
+    }
+
+    #[test]
+    fn rotation_revokes_every_token_of_before() {
+        let made =
+            |times| pass(&mesh(5).token(TokenId([7; 8]), Time(501), vec![], &rotated(times).rotations));
+        for known in 0..4 {
+            for times in 0..4 {
+                let expect = match times.cmp(&known) {
+                    core::cmp::Ordering::Less => Err(Refusal::RevokedToken),
+                    core::cmp::Ordering::Equal => Ok(Role::Joiner),
+                    core::cmp::Ordering::Greater => Err(Refusal::WrongToken),
+                };
+                check_with(&rotated(known), HelloKind::Joiner(made(times)), expect.clone());
+                let expect = expect.map(|_| Role::Client);
+                check_with(&rotated(known), HelloKind::Client(made(times)), expect);
+            }
+        }
+    }
+
+    #[test]
+    fn after_a_rotation_a_certificate_needs_somebody_who_vouches() {
+        let certificate = || HelloKind::Member { certificate: mesh(5).certify(YOU, Time(1)) };
+        let mut roll = rotated(1);
+        check_with(&roll, certificate(), Err(Refusal::NotVouched));
+        roll.vouched.insert(YOU);
+        check_with(&roll, certificate(), Ok(Role::Member));
+    }
+
+    #[test]
+    fn a_removed_identity_is_refused_whatever_it_shows() {
+        let roll = Roll { removed: [YOU].into(), vouched: [YOU].into(), ..Roll::default() };
+        let certificate = mesh(5).certify(YOU, Time(1));
+        check_with(&roll, HelloKind::Member { certificate }, Err(Refusal::Removed));
+        let token = mesh(5).token(TokenId([7; 8]), Time(501), vec![], &BTreeSet::new());
+        check_with(&roll, HelloKind::Joiner(pass(&token)), Err(Refusal::Removed));
+        check_with(&roll, HelloKind::Client(pass(&token)), Err(Refusal::Removed));
     }
 
     #[test]

@@ -158,7 +158,12 @@ mod tests {
 
     fn token() -> Token {
         let address = "/ip4/127.0.0.1/tcp/4001/p2p/12D3KooW".to_string();
-        MeshKey::from_secret(Secret([5; 32])).token(TokenId([1; 8]), Time(1_000), vec![address])
+        MeshKey::from_secret(Secret([5; 32])).token(
+            TokenId([1; 8]),
+            Time(1_000),
+            vec![address],
+            &Default::default(),
+        )
     }
 
     #[test]

@@ -231,7 +231,12 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
         }
         "token" => {
             let key = MeshKey::from_secret(Secret([5; 32]));
-            let token = key.token(TokenId([1; 8]), Time(1_000), vec!["/ip4/127.0.0.1/tcp/4001".into()]);
+            let token = key.token(
+                TokenId([1; 8]),
+                Time(1_000),
+                vec!["/ip4/127.0.0.1/tcp/4001".into()],
+                &Default::default(),
+            );
             seeds = vec![token.to_text().into_bytes()];
         }
         "ids" => {

@@ -251,3 +251,31 @@ proptest! {
         prop_assert_eq!(whole.facts().tip(&name("p")), mixed.facts().tip(&name("p")));
     }
 }
+
+#[test]
+fn rotations_and_those_who_are_vouched_for_add_up_whatever_the_order() {
+    let rotation = |before: u32, salt: u8| Rotation { before, salt: [salt; 32] };
+    let rotated = |before, salt, members: &[u8]| CatalogEntry::TokensRotated {
+        rotation: rotation(before, salt),
+        members: members.iter().map(|n| node(*n)).collect(),
+    };
+    // Two sides of a cut rotate; each has let somebody in.
+    let (mut a, mut b, mut c) = (catalog(1), catalog(2), catalog(3));
+    say(&mut a, rotated(0, 9, &[1, 2]));
+    say(&mut a, CatalogEntry::Admitted { node: node(4) });
+    say(&mut b, CatalogEntry::Admitted { node: node(5) });
+    say(&mut b, rotated(0, 8, &[1, 2, 3]));
+    say(&mut b, rotated(1, 7, &[1, 2, 3]));
+    heal(&mut a, &mut c);
+    heal(&mut b, &mut c);
+    heal(&mut c, &mut a);
+    heal(&mut c, &mut b);
+    let all = a.facts().roll();
+    assert_eq!((all, all), (b.facts().roll(), c.facts().roll()));
+    let rotations: Vec<Rotation> = all.rotations.iter().copied().collect();
+    assert_eq!(rotations, [rotation(0, 8), rotation(0, 9), rotation(1, 7)]);
+    for n in 1..=5 {
+        assert_eq!(all.check_member(node(n)), Ok(()), "{n}");
+    }
+    assert!(all.check_member(node(6)).is_err());
+}
