@@ -69,7 +69,8 @@ impl Subscription {
         stalled
     }
 
-    fn has_credit(&self) -> bool {
+    /// More may be sent.
+    pub fn has_credit(&self) -> bool {
         self.sent_bytes < self.granted || planted(Mutation::IgnoreCredit)
     }
 

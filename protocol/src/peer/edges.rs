@@ -84,6 +84,7 @@ impl Peer {
         self.subscriptions.insert((node, edge), Subscription::new(log, reader, filter, at, credit));
         *self.subscriptions_of.entry(node).or_insert(0) += 1;
         self.subscribers.entry(log).or_default().insert((node, edge));
+        self.wake_reader(log, (node, edge));
         self.send(node, Message::Subscribed { edge, at, head: end }, effects);
         if closed.is_some() {
             let slices = alloc::vec![Slice { position: at, events: Vec::new(), mark: None, closed }];
@@ -92,7 +93,12 @@ impl Peer {
         if let Some(reader) = reader {
             self.passed_before(log, reader);
         }
-        self.restless_logs.insert(log);
+    }
+
+    /// This reader may be sent something, whatever the others of its log may.
+    fn wake_reader(&mut self, log: LogId, of: (NodeId, EdgeId)) {
+        self.willing.entry(log).or_default().insert(of);
+        self.restless_edges.insert(of);
     }
 
     /// The log is this node's and its epoch is on its way to the disk.
@@ -131,7 +137,7 @@ impl Peer {
         if let Some(reader) = reader {
             self.reader_committed(node, log, reader, committed);
         }
-        self.restless_logs.insert(log);
+        self.wake_reader(log, (node, edge));
     }
 
     /// Retention goes by this, so it counts only from the node that has the reader, and only for what
@@ -162,6 +168,16 @@ impl Peer {
             if subscribers.is_empty() {
                 self.subscribers.remove(&subscription.log);
             }
+            self.not_willing(subscription.log, (node, edge));
+        }
+    }
+
+    fn not_willing(&mut self, log: LogId, of: (NodeId, EdgeId)) {
+        if let Some(willing) = self.willing.get_mut(&log) {
+            willing.remove(&of);
+            if willing.is_empty() {
+                self.willing.remove(&log);
+            }
         }
     }
 
@@ -189,19 +205,31 @@ impl Peer {
         edges.into_iter().for_each(|edge| self.unsubscribe(node, edge));
     }
 
-    /// Sends every reader of this log what it may have.
+    /// Sends every reader of this log that has credit what it may have.
     pub(super) fn serve_readers(&mut self, log: LogId, effects: &mut Effects) {
-        let Some(subscribers) = self.subscribers.get(&log) else { return };
-        let subscribers: Vec<(NodeId, EdgeId)> = subscribers.iter().copied().collect();
-        for (node, edge) in subscribers {
-            loop {
-                let Some(writer) = self.logs.get(&log) else { return };
-                let head = writer.persisted().seq;
-                let Some(subscription) = self.subscriptions.get_mut(&(node, edge)) else { break };
-                let push = subscription.push(writer);
-                if !self.carry_out(log, (node, edge), push, head, effects) {
-                    break;
-                }
+        let Some(willing) = self.willing.get(&log) else { return };
+        let willing: Vec<(NodeId, EdgeId)> = willing.iter().copied().collect();
+        for of in willing {
+            self.serve_reader(of, effects);
+        }
+    }
+
+    /// The same for one reader. Who has no credit left is not looked at again before it grants more:
+    /// a node may hold many such readers here, and they cost the others nothing.
+    pub(super) fn serve_reader(&mut self, of: (NodeId, EdgeId), effects: &mut Effects) {
+        loop {
+            let Some(subscription) = self.subscriptions.get_mut(&of) else { return };
+            let log = subscription.log;
+            let Some(writer) = self.logs.get(&log) else { return };
+            let head = writer.persisted().seq;
+            let push = subscription.push(writer);
+            let has_credit = subscription.has_credit();
+            let more = self.carry_out(log, of, push, head, effects);
+            if !has_credit {
+                self.not_willing(log, of);
+            }
+            if !more {
+                return;
             }
         }
     }
@@ -265,7 +293,7 @@ impl Peer {
                 let head = self.logs.get(&log).map_or(Seq(0), |writer| writer.persisted().seq);
                 // What was read beyond the credit is read again once there is more of it.
                 if self.carry_out(log, to, push, head, effects) {
-                    self.restless_logs.insert(log);
+                    self.wake_reader(log, to);
                 }
             }
             Err(why) => {

@@ -300,6 +300,7 @@ impl Peer {
             }
         }
         self.early.remove(&id);
+        self.willing.remove(&id);
         for (node, edge) in self.subscribers.remove(&id).unwrap_or_default() {
             self.forget_subscription(node, edge);
         }

@@ -121,6 +121,8 @@ pub struct Peer {
     /// How many of them each node holds.
     subscriptions_of: BTreeMap<NodeId, usize>,
     subscribers: BTreeMap<LogId, BTreeSet<(NodeId, EdgeId)>>,
+    /// Those of them that have credit.
+    willing: BTreeMap<LogId, BTreeSet<(NodeId, EdgeId)>>,
     /// Subscriptions to logs that are being opened.
     early: BTreeMap<LogId, BTreeMap<(NodeId, EdgeId), edges::Subscribing>>,
     reads: BTreeMap<ReadId, (NodeId, EdgeId)>,
@@ -145,6 +147,7 @@ pub struct Peer {
     own: VecDeque<Message>,
     restless_actors: BTreeSet<LogId>,
     restless_logs: BTreeSet<LogId>,
+    restless_edges: BTreeSet<(NodeId, EdgeId)>,
     next: u64,
     measured: (u64, u64),
     /// What the connectors here said last, by source log.
@@ -195,6 +198,7 @@ impl Peer {
             subscriptions: BTreeMap::new(),
             subscriptions_of: BTreeMap::new(),
             subscribers: BTreeMap::new(),
+            willing: BTreeMap::new(),
             early: BTreeMap::new(),
             reads: BTreeMap::new(),
             taps: BTreeMap::new(),
@@ -212,6 +216,7 @@ impl Peer {
             own: VecDeque::new(),
             restless_actors: BTreeSet::new(),
             restless_logs: BTreeSet::new(),
+            restless_edges: BTreeSet::new(),
             next: 0,
             measured: (0, 0),
             connectors: BTreeMap::new(),
@@ -320,6 +325,8 @@ impl Peer {
                 self.step_actor(log, effects);
             } else if let Some(log) = self.restless_logs.pop_first() {
                 self.serve_readers(log, effects);
+            } else if let Some(of) = self.restless_edges.pop_first() {
+                self.serve_reader(of, effects);
             } else {
                 return;
             }
