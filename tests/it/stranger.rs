@@ -31,7 +31,7 @@ pub const RPC: &str = "/dunlin/rpc/1";
 pub const MODULE: &str = "/dunlin/module/1";
 const PING: &str = "/ipfs/ping/1.0.0";
 const MULTISTREAM: &str = "/multistream/1.0.0";
-const DEADLINE: Duration = Duration::from_secs(20);
+const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Waits for what has to come.
 pub async fn in_time<T>(what: &str, future: impl Future<Output = T>) -> T {
@@ -219,32 +219,37 @@ async fn drive(
             }
         }
         loop {
+            let mut opened = false;
+            while !waiting.is_empty() {
+                match muxer.poll_outbound_unpin(cx) {
+                    Poll::Ready(Ok(stream)) => {
+                        opened = true;
+                        if let Some(reply) = waiting.pop_front() {
+                            // Whoever asked may have given up.
+                            let _ = reply.send(stream);
+                        }
+                    }
+                    Poll::Ready(Err(_)) => return Poll::Ready(()),
+                    Poll::Pending => break,
+                }
+            }
+            match muxer.poll_inbound_unpin(cx) {
+                Poll::Ready(Ok(stream)) => {
+                    opened = true;
+                    drop(tokio::spawn(answer(stream)));
+                }
+                Poll::Ready(Err(_)) => return Poll::Ready(()),
+                Poll::Pending => {}
+            }
+            // Last of all, and once more behind each new substream: only what was there then wakes
+            // this task when it has something to send.
             match muxer.poll_unpin(cx) {
                 Poll::Ready(Ok(_)) => {}
                 Poll::Ready(Err(_)) => return Poll::Ready(()),
-                Poll::Pending => break,
+                Poll::Pending if !opened => return Poll::Pending,
+                Poll::Pending => {}
             }
         }
-        loop {
-            match muxer.poll_inbound_unpin(cx) {
-                Poll::Ready(Ok(stream)) => drop(tokio::spawn(answer(stream))),
-                Poll::Ready(Err(_)) => return Poll::Ready(()),
-                Poll::Pending => break,
-            }
-        }
-        while !waiting.is_empty() {
-            match muxer.poll_outbound_unpin(cx) {
-                Poll::Ready(Ok(stream)) => {
-                    if let Some(reply) = waiting.pop_front() {
-                        // Whoever asked may have given up.
-                        let _ = reply.send(stream);
-                    }
-                }
-                Poll::Ready(Err(_)) => return Poll::Ready(()),
-                Poll::Pending => break,
-            }
-        }
-        Poll::Pending
     })
     .await;
 }

@@ -163,7 +163,7 @@ fn nobody_is_let_in_by_a_hello_that_is_not_his() {
             }
         };
         in_time("a slow hello is given up", slow).await;
-        assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+        assert!(began.elapsed() < Duration::from_secs(40), "{:?}", began.elapsed());
     });
     wait_until_counted(node, "hellos_failed", failed + 12);
     // The joiner was one; nobody else is a member.
