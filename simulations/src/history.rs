@@ -25,6 +25,8 @@ pub struct Past {
     /// All that was written and not taken back.
     pub records: Vec<Record>,
     positions: Vec<Position>,
+    /// The first records that it was kept from, one after another, as retention let go of those before.
+    pub begins: Vec<Seq>,
     /// The last record that the core was told to stand.
     told: Seq,
     /// Told, and promised to survive the process; and the power, too.
@@ -42,6 +44,7 @@ impl Past {
             name,
             records: Vec::new(),
             positions: Vec::new(),
+            begins: Vec::new(),
             told: Seq(0),
             survives_process: Seq(0),
             survives_power: Seq(0),
@@ -63,6 +66,12 @@ impl Past {
         match seq.0 {
             0 => Some(Position::START),
             n => self.positions.get(n as usize - 1).copied(),
+        }
+    }
+
+    fn begin(&mut self, first: Seq) {
+        if self.begins.last().copied().unwrap_or(Seq(1)) != first {
+            self.begins.push(first);
         }
     }
 
@@ -158,6 +167,13 @@ impl History {
         }
     }
 
+    /// From now on it is kept from this record on.
+    pub fn begins(&mut self, place: Place, first: Seq) {
+        if let Some(past) = self.logs.get_mut(&place) {
+            past.begin(first);
+        }
+    }
+
     pub fn forget(&mut self, place: Place) {
         self.logs.remove(&place);
     }
@@ -192,6 +208,7 @@ impl History {
                 found.head.seq.0, promised.0
             ));
         }
+        past.begin(found.first);
         let lost = past.cut(found.head.seq);
         // Everything that is found is synced before it counts.
         (past.told, past.survives_process, past.survives_power) =

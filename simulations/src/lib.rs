@@ -15,7 +15,7 @@
 //! | [`workload`], [`taps`] | publishers that retry, here and through other nodes; clients that follow streams |
 //! | [`history`] | every record that was ever written: what a disk gives back is compared with it |
 //! | [`checkers`] | one property a file |
-//! | [`verdict`], [`trace`] | how a run ended, and how it came to that, a line per transition |
+//! | [`verdict`], [`trace`], [`listing`] | how a run ended, and how it came to that: a line per transition, a line per record |
 //!
 //! Not simulated: connectors, the sandbox, the bearer token, joining. They have tests of their own.
 #![allow(
@@ -32,6 +32,7 @@ pub mod disk;
 pub mod faults;
 pub mod functions;
 pub mod history;
+pub mod listing;
 pub mod network;
 pub mod partition;
 pub mod run;

@@ -36,12 +36,12 @@ pub fn drawn(chance: &mut Chance) -> Scenario {
         poison: maybe(chance, &[20, 60]),
         climate: climate(chance),
         faults: faults(chance),
-        trial: Trial::None,
+        // The last draw, so that a seed's other draws are the same with it and without.
+        trial: if chance.one_in(4) { Trial::Redeploy } else { Trial::None },
     }
 }
 
-/// The same with redeploys in the middle. Not among the seeds that every test run tries: about one in
-/// twenty-five still fails (83, 111 and 232 among the first 300), and each has to be understood.
+/// The same with redeploys in every seed.
 pub fn drawn_with_redeploys(chance: &mut Chance) -> Scenario {
     Scenario { name: "swarm-redeploys", trial: Trial::Redeploy, ..drawn(chance) }
 }

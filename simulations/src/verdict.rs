@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use crate::listing;
 use crate::run::{Broken, Good, Run};
 use crate::scenario::Scenario;
 
@@ -14,6 +15,8 @@ pub struct Failure {
     pub what: String,
     /// The last transitions.
     pub trace: Vec<String>,
+    /// Every log at the end, a line per record; only of loud runs.
+    pub logs: Vec<String>,
 }
 
 /// Runs a seed once. `loud`: every transition is printed.
@@ -31,7 +34,8 @@ pub fn once(seed: u64, scenario: Scenario, loud: bool) -> Result<Good, Failure> 
             None => (127, format!("a node crashed: {}", said(&*panic))),
         },
     };
-    Err(Failure { code, what, trace: run.world.trace.last_lines(40).cloned().collect() })
+    let logs = if loud { listing::of(&run.world.history) } else { Vec::new() };
+    Err(Failure { code, what, trace: run.world.trace.last_lines(40).cloned().collect(), logs })
 }
 
 /// What a panic said.
@@ -46,7 +50,7 @@ pub fn twice(seed: u64, scenario: Scenario, loud: bool) -> Result<Good, Failure>
     let second = once(seed, scenario, false)?;
     if first.hash != second.hash {
         let what = format!("two runs left different traces, {} and {}", first.hash, second.hash);
-        return Err(Failure { code: 129, what, trace: Vec::new() });
+        return Err(Failure { code: 129, what, trace: Vec::new(), logs: Vec::new() });
     }
     Ok(first)
 }

@@ -39,6 +39,8 @@ pub struct Reader {
     pub head: Seq,
     /// The log's end when the subscription first stood: where a tap without `follow` stops.
     pub head_at_first: Option<Seq>,
+    /// The log's `Close` came: it is told again to whoever subscribes behind it, and not taken twice.
+    ended: bool,
     live: bool,
     said_at: Option<Time>,
     heard_at: Time,
@@ -75,6 +77,7 @@ impl Reader {
             untold: 0,
             head: Seq(0),
             head_at_first: None,
+            ended: false,
             live: false,
             said_at: None,
             heard_at: Time(0),
@@ -172,6 +175,10 @@ impl Reader {
         if after != self.received && !planted(Mutation::SkipPositionCheck) {
             return if last.seq <= self.received.seq { Taken::Known } else { Taken::Gap };
         }
+        if self.ended {
+            return Taken::Known;
+        }
+        self.ended = slices.iter().any(|slice| slice.closed.is_some());
         self.received = last;
         self.from = From::After(last);
         self.held += slices.iter().map(Slice::weight).sum::<u64>();
@@ -201,6 +208,7 @@ impl Reader {
         self.committed = to;
         self.from = From::After(to);
         self.head = to.seq;
+        self.ended = false;
         self.lost();
     }
 }

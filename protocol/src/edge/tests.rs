@@ -85,6 +85,20 @@ fn batch_behind_a_missing_one_is_a_gap() {
 }
 
 #[test]
+fn the_end_of_a_log_that_is_told_again_is_taken_once() {
+    let mut log = log_of(&[]);
+    log.append(Epoch(1), Body::Close { successor: LogId([9; 16]) });
+    log.on_persisted(Seq(u64::MAX), NOW);
+    let (after, slices) = batch(subscription(1000).push(&log));
+    let mut reader = reader();
+    let taken = reader.on_batch(after, slices.clone(), Seq(2), NOW);
+    assert!(matches!(taken, Taken::Slices(taken) if taken.iter().any(|slice| slice.closed.is_some())));
+    // As the writer tells it to whoever subscribes at the end.
+    let end = slices[slices.len() - 1].clone();
+    assert_eq!(reader.on_batch(end.position, vec![end], Seq(2), NOW), Taken::Known);
+}
+
+#[test]
 fn batch_of_an_earlier_subscription_is_passed_over() {
     let (after, slices) = batch(subscription(1000).push(&log_of(&[10])));
     let mut reader = reader();

@@ -236,7 +236,7 @@ impl Layout {
         let wired = |eras: &mut dyn Iterator<Item = &Era>| {
             let mut paired = eras.map(|era| self.paired(era, line, upper, log.born));
             let paired = paired.find(|paired| !paired.is_empty())?;
-            let to = |input: &UnitInput| index_in(&reader.unit, input);
+            let to = |input: &UnitInput| reader.unit.input_for(input);
             Some(paired.iter().map(|input| (input.output, to(input))).collect())
         };
         // First the revisions that have the reader as it is, then those before it, which had another one.
@@ -286,7 +286,7 @@ impl Layout {
             if let Some((_, output)) =
                 log.unit.chain.outputs.iter().zip(0u16..).find(|(output, _)| alike(output))
             {
-                inputs.insert(output, index_in(&reader.unit, input));
+                inputs.insert(output, reader.unit.input_for(input));
             }
         }
         reads.then_some(inputs)
@@ -341,17 +341,6 @@ impl Layout {
 /// Whether the line is one of its unit in this revision: begun with the same birth, or a source's.
 fn meets(era: &Era, line: &Line) -> bool {
     line.root.is_none() || era.roots.get(&line.unit) == line.root.as_ref()
-}
-
-/// The unit's input for what another revision read so: the same stream of the same unit if there is one.
-fn index_in(unit: &Unit, input: &UnitInput) -> u16 {
-    let find = |alike: &dyn Fn(&UnitInput) -> bool| {
-        unit.inputs.iter().zip(0u16..).find(|(own, _)| alike(own)).map(|(_, index)| index)
-    };
-    find(&|own| own.unit == input.unit && own.stream == input.stream)
-        .or_else(|| find(&|own| own.stream == input.stream))
-        .or_else(|| find(&|own| own.unit == input.unit))
-        .unwrap_or(0)
 }
 
 /// Lines in the making.

@@ -23,9 +23,9 @@ use crate::actor::fold::{ActorMemory, LogFold, Memory, SourceMemory};
 use crate::actor::machine::Actor;
 use crate::actor::source::SourceLog;
 use crate::effect::{ActorSpec, Effect, Effects, Level};
-use crate::id::{LetterId, LogId};
+use crate::id::LogId;
 use crate::limits::INHERIT_BYTES_MAX;
-use crate::log::record::{Body, DeadLetter, Inherit, Parked};
+use crate::log::record::{Body, Inherit};
 use crate::log::writer::Log;
 use crate::mesh::assignment::{Assigned, Line};
 use crate::mesh::catalog::CatalogEntry;
@@ -265,7 +265,7 @@ impl Peer {
             Memory::Actor(_) if planted(Mutation::ForgetFold) => Memory::Actor(ActorMemory::default()),
             Memory::Source(memory) => Memory::Source(memory),
             Memory::Actor(mut memory) => {
-                rewire_memory(to.id, &mut memory, &old.unit, &to.unit, self.now);
+                rewire_memory(&mut memory, &old.unit, &to.unit);
                 // What is no input any more holds no watermark back.
                 for (log, advance) in &mut memory.frontier {
                     let read = self.wiring.assignment().log(log).and_then(|log| layout.inputs(to, log));
@@ -311,44 +311,15 @@ impl Peer {
     }
 }
 
-/// Events that waited for another try, and dead letters, came through inputs of the old unit: they get
-/// the same stream's place among the new one's. What waits of a stream that is no input any more is a
-/// dead letter from now on.
-fn rewire_memory(log: LogId, memory: &mut ActorMemory, old: &Unit, new: &Unit, now: crate::time::Time) {
-    let place = |input: u16| {
-        let was = old.inputs.get(usize::from(input))?;
-        let same = |own: &&crate::pipeline::plan::UnitInput| own.stream == was.stream;
-        let exact = new.inputs.iter().position(|own| own.unit == was.unit && same(&own));
-        exact.or_else(|| new.inputs.iter().position(|own| same(&own))).map(|index| index as u16)
-    };
-    let (stay, go): (Vec<Parked>, Vec<Parked>) =
-        core::mem::take(&mut memory.parked).into_iter().partition(|parked| place(parked.input).is_some());
-    for mut parked in stay {
-        parked.input = place(parked.input).unwrap_or(0);
-        memory.parked.push(parked);
+/// Events that wait for another try, and dead letters, came through inputs of the old unit: they go on by
+/// that of the new one by which also comes what was on its way, so that what waits of a key stays before it.
+fn rewire_memory(memory: &mut ActorMemory, old: &Unit, new: &Unit) {
+    let place = |input: u16| old.inputs.get(usize::from(input)).map_or(0, |was| new.input_for(was));
+    for parked in &mut memory.parked {
+        parked.input = place(parked.input);
     }
     for letter in memory.dead.values_mut() {
-        letter.input = place(letter.input).unwrap_or(0);
-    }
-    for parked in go {
-        memory.letters += 1;
-        let (stage, step) = match parked.replayed {
-            Some(replayed) => (replayed.stage, replayed.step),
-            None => (alloc::string::ToString::to_string(&new.id.name), None),
-        };
-        let letter = DeadLetter {
-            id: LetterId { actor: log, number: memory.letters },
-            cause: parked.id,
-            input: 0,
-            event: parked.event,
-            stage,
-            step,
-            attempts: parked.attempts,
-            reason: format!("a deploy took away the input by which it came; before: {}", parked.reason),
-            at: now,
-        };
-        memory.dead_bytes += letter.weight();
-        memory.dead.insert(letter.id, letter);
+        letter.input = place(letter.input);
     }
 }
 

@@ -28,6 +28,20 @@ pub struct Unit {
     pub chain: Chain,
 }
 
+impl Unit {
+    /// The unit's input for what another revision read by `was`: the same stream of the same unit if there
+    /// is one. What an input brought that is none any more still has to go somewhere.
+    pub fn input_for(&self, was: &UnitInput) -> u16 {
+        let find = |alike: &dyn Fn(&UnitInput) -> bool| {
+            self.inputs.iter().zip(0u16..).find(|(own, _)| alike(own)).map(|(_, index)| index)
+        };
+        find(&|own| own.unit == was.unit && own.stream == was.stream)
+            .or_else(|| find(&|own| own.stream == was.stream))
+            .or_else(|| find(&|own| own.unit == was.unit))
+            .unwrap_or(0)
+    }
+}
+
 /// A unit's name within its pipeline: its role and the source, stage or sink that heads it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct UnitId {

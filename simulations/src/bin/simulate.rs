@@ -26,7 +26,7 @@ struct Arguments {
     /// Length of the phase with faults.
     #[arg(long)]
     virtual_seconds: Option<u64>,
-    /// Print every transition.
+    /// Print every transition, and at the end of a failing run every record of every log.
     #[arg(long)]
     trace: bool,
     /// Go on behind seeds that fail, and print a line for those only.
@@ -113,6 +113,7 @@ fn tell_failure(seed: u64, arguments: &Arguments, failure: &Failure) {
     if !arguments.sweep {
         eprintln!("the last transitions:");
         failure.trace.iter().for_each(|line| eprintln!("{line}"));
+        failure.logs.iter().for_each(|line| eprintln!("{line}"));
     }
     println!("seed {seed}: exit {}, {}", failure.code, failure.what);
     println!("replay: {}", replay(seed, &arguments.scenario));

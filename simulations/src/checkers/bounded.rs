@@ -1,6 +1,9 @@
 //! P6: what a log holds that some reader has not passed is at most its retention plus one record.
 
+use std::sync::Arc;
+
 use dunlin_protocol::id::Seq;
+use dunlin_protocol::mesh::assignment::{Assigned, Layout};
 
 use crate::checkers::streams;
 use crate::world::World;
@@ -8,29 +11,36 @@ use crate::world::World;
 /// What the log's writer counts as one step: see `MARK_BYTES` of the log's writer.
 const STEP_BYTES: u64 = 64 << 10;
 
+/// While the run goes on: each writer by what it knows of its readers.
 pub fn check(world: &World) -> Result<(), String> {
-    let assignment = streams::assignment(world)?;
-    let layouts = assignment.pipelines().values();
-    for (layout, log) in layouts.flat_map(|layout| layout.logs.iter().map(move |log| (layout, log))) {
-        let Some(node) = world.index_of(log.node) else { continue };
-        let records = world.history.records((node, log.id));
-        let mut passed = Vec::new();
-        for reader in layout.readers(log) {
-            let frontier = streams::frontier(world, layout, reader)?;
-            passed.push(frontier.get(&log.id).map_or(Seq(0), |at| at.seq));
-        }
-        let Some(passed) = passed.into_iter().min() else { continue };
-        let unread =
-            records.iter().filter(|record| record.seq > passed).map(|record| record.body.len() as u64);
-        let (unread, largest) =
-            unread.fold((0, 0), |(sum, largest), bytes| (sum + bytes, bytes.max(largest)));
-        let bound = log.manifest.retention.bytes + largest + STEP_BYTES;
-        if unread > bound {
-            return Err(format!(
-                "log {} ({:?}) holds {unread} unread bytes, its bound is {bound}",
-                log.id, log.unit.id
-            ));
+    for node in 0..world.nodes.len() {
+        let Some(assignment) = streams::known_by(world, node) else { continue };
+        for layout in assignment.pipelines().values() {
+            let mut own = layout.logs.iter().filter(|log| log.node == world.nodes[node].id);
+            own.try_for_each(|log| check_log(world, node, layout, log))?;
         }
     }
     Ok(())
+}
+
+fn check_log(world: &World, node: usize, layout: &Layout, log: &Assigned) -> Result<(), String> {
+    let Some(folder) = world.nodes[node].disk.folder(log.id) else { return Ok(()) };
+    let position = |reader: &Arc<Assigned>| {
+        let frontier = streams::frontier(world, layout, reader);
+        frontier.get(&log.id).map_or(Seq(0), |at| at.seq)
+    };
+    let Some(passed) = layout.readers(log).map(position).min() else { return Ok(()) };
+    // Who reads from the start begins with what is kept.
+    let passed = passed.max(Seq(folder.first().0.saturating_sub(1)));
+    let records = world.history.records((node, log.id)).iter();
+    let unread = records.filter(|record| record.seq > passed).map(|record| record.body.len() as u64);
+    let (unread, largest) = unread.fold((0, 0), |(sum, largest), bytes| (sum + bytes, bytes.max(largest)));
+    let bound = log.manifest.retention.bytes + largest + STEP_BYTES;
+    match unread > bound {
+        false => Ok(()),
+        true => Err(format!(
+            "log {} ({:?}) holds {unread} unread bytes, its bound is {bound}",
+            log.id, log.unit.id
+        )),
+    }
 }

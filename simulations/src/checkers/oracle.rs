@@ -5,18 +5,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use dunlin_protocol::actor::fold::ActorMemory;
+use dunlin_protocol::actor::fold::{ActorMemory, LogFold, Memory};
 use dunlin_protocol::edge::writer::slice_of;
 use dunlin_protocol::effect::{ActorSpec, Invoked};
 use dunlin_protocol::event::Placed;
 use dunlin_protocol::id::{EventId, LogId, Position, Seq};
-use dunlin_protocol::log::record::{Body, Change, Commit, Emitted, Observed};
+use dunlin_protocol::log::record::{Body, Change, Commit, Emitted, Inherit, Observed, Parked};
 use dunlin_protocol::log::writer::Kept;
 use dunlin_protocol::mesh::assignment::{Assigned, Layout, Line};
-use dunlin_protocol::pipeline::plan::Role;
+use dunlin_protocol::pipeline::plan::{Role, SlotRange};
 use dunlin_protocol::wire::message::Filter;
 
 use crate::functions::{Hosted, Luck};
+use crate::history::History;
 use crate::world::World;
 
 /// What one log hands to the next: keyed state, and how far everything was read.
@@ -102,75 +103,24 @@ fn check_actor(
 ) -> Result<Carried, String> {
     let log = actor.id;
     check_inherited(world, node, log, follows)?;
-    let inputs = inputs_of(world, layout, actor);
-    // What a source took on a node may come to be known in another order than it was opened.
-    let begun = |line: &&Line| line.unit.role != Role::Source;
-    let (actors, sources): (Vec<&Line>, Vec<&Line>) = layout.lines.iter().partition(begun);
-    let first = actors.iter().filter_map(|line| line.first());
-    let first: BTreeSet<LogId> =
-        first.chain(sources.iter().flat_map(|line| &line.logs)).map(|log| log.id).collect();
-    let slots = actor.share.slots();
     let spec = Arc::new(ActorSpec { name: actor.name.clone(), chain: actor.unit.chain.clone(), follows });
     let mut oracle = Hosted::new(&spec)?;
     oracle.shelf.committed = carried.state.clone();
-    let mut upstream: BTreeMap<LogId, Vec<Kept>> = BTreeMap::new();
-    for (input, (at, _)) in &inputs {
-        let records = world.history.records((*at, *input));
-        upstream.insert(*input, records.iter().filter_map(Kept::of).collect());
-    }
+    let reading = Reading::new(world, layout, actor);
     let Carried { mut state, mut frontier, mut memory } = carried;
     for (record, body) in world.history.bodies((node, log)) {
-        let Body::Commit(commit) = body else { continue };
-        let mut batch = Vec::new();
-        let mut from_lost = false;
-        let mut before_it = None;
-        for advance in &commit.frontier {
-            let last = before_it.replace(advance.log);
-            if advance.to == Position::START {
-                // A log that ended is followed by this one.
-                frontier.remove(&last.ok_or("it follows a log from its start behind none")?);
-                frontier.entry(advance.log).or_insert(Position::START);
+        let commit = match body {
+            Body::Commit(commit) => commit,
+            Body::Inherit(inherit) => {
+                memory = handed_over(&memory, &inherit)?;
                 continue;
             }
-            let (_, outputs) = inputs
-                .get(&advance.log)
-                .ok_or_else(|| format!("it reads log {}, which is no input", advance.log))?;
-            let filter = Filter { outputs: outputs.keys().copied().collect(), slots };
-            let records = upstream.get(&advance.log).map_or(&[][..], Vec::as_slice);
-            if !frontier.contains_key(&advance.log) && !first.contains(&advance.log) {
-                return Err(format!(
-                    "commit {} begins log {}, and the log before it was not read to its end",
-                    record.seq.0, advance.log
-                ));
-            }
-            let before = frontier.insert(advance.log, advance.to).unwrap_or_default();
-            let (from, stood) = stands(records, before);
-            // What it read was lost since: nobody can say what should have come of it.
-            from_lost |= !stood || !stands(records, advance.to).1;
-            if advance.to.seq <= from && !from_lost {
-                return Err(format!(
-                    "commit {} moves the frontier of {} from {} to {}",
-                    record.seq.0, advance.log, from.0, advance.to.seq.0
-                ));
-            }
-            for kept in
-                records.iter().filter(|kept| kept.position.seq > from && kept.position.seq <= advance.to.seq)
-            {
-                for event in slice_of(kept, &filter).events {
-                    let id = EventId {
-                        log: advance.log,
-                        epoch: kept.position.epoch,
-                        seq: kept.position.seq,
-                        index: event.index,
-                    };
-                    batch.push(Invoked {
-                        input: outputs[&event.output],
-                        step: None,
-                        placed: Placed { id, event: event.event },
-                    });
-                }
-            }
-        }
+            Body::EpochStart(_) | Body::Append(_) | Body::Close { .. } | Body::Catalog { .. } => continue,
+        };
+        let said = format!("commit {}", record.seq.0);
+        let taken = reading.taken(&commit, &frontier).map_err(|why| format!("{said} {why}"))?;
+        let Taken { batch, frontier: now_at, from_lost } = taken;
+        frontier = now_at;
         let batch = seen(batch, &commit, &memory);
         let luck = commit.observed.iter().map(|observed| match observed {
             Observed::Random(value) => *value,
@@ -197,11 +147,17 @@ fn check_actor(
                 None => state.remove(key),
             };
         }
+        let mut touched = commit.state.iter().chain(&outcome.changes).map(|change| &change.key);
+        if let Some(key) = touched.find(|key| state.get(*key) != oracle.shelf.committed.get(*key)) {
+            return Err(format!(
+                "{said} leaves another value of {key:?} than one process, from the same {} events",
+                batch.len()
+            ));
+        }
         let (ours, theirs): (&[Emitted], &[Emitted]) = (&commit.emitted, &outcome.emitted);
         if ours != theirs && !from_lost {
             return Err(format!(
-                "commit {} emitted {} events, one process emits {} from the same {} events",
-                record.seq.0,
+                "{said} emitted {} events, one process emits {} from the same {} events",
                 ours.len(),
                 theirs.len(),
                 batch.len()
@@ -212,6 +168,158 @@ fn check_actor(
         return Err("its committed state differs from one process's".into());
     }
     Ok(Carried { state, frontier, memory })
+}
+
+/// What the log takes over: all that waited and all letters, in the same order.
+fn handed_over(before: &ActorMemory, inherit: &Inherit) -> Result<ActorMemory, String> {
+    let LogFold { memory: Memory::Actor(after), .. } = LogFold::read(&inherit.fold)? else {
+        return Err("it takes over what a source remembered".into());
+    };
+    let waits = |memory: &ActorMemory| memory.parked.iter().map(Parked::parked_id).collect::<Vec<_>>();
+    let tries = |memory: &ActorMemory| memory.parked.iter().map(|parked| parked.attempts).collect::<Vec<_>>();
+    if waits(before) != waits(&after) || tries(before) != tries(&after) {
+        return Err(format!(
+            "{} events waited in the log before it, it takes over {}",
+            before.parked.len(),
+            after.parked.len()
+        ));
+    }
+    if !before.dead.keys().eq(after.dead.keys()) {
+        return Err(format!(
+            "the log before it kept {} dead letters, it takes over {}",
+            before.dead.len(),
+            after.dead.len()
+        ));
+    }
+    if after.watermark != before.watermark {
+        return Err(format!("it begins with watermark {}, not {}", after.watermark.0, before.watermark.0));
+    }
+    Ok(after)
+}
+
+/// What an actor may read, and where each log may be begun.
+struct Reading<'a> {
+    slots: SlotRange,
+    inputs: BTreeMap<LogId, (usize, BTreeMap<u16, u16>)>,
+    upstream: BTreeMap<LogId, Vec<Kept>>,
+    /// Logs that no other comes before.
+    first: BTreeSet<LogId>,
+    history: &'a History,
+}
+
+/// What a commit took in.
+struct Taken {
+    batch: Vec<Invoked>,
+    frontier: BTreeMap<LogId, Position>,
+    /// Some of it was lost since: nobody can say what should have come of it.
+    from_lost: bool,
+}
+
+impl Reading<'_> {
+    fn new<'a>(world: &'a World, layout: &Layout, actor: &Assigned) -> Reading<'a> {
+        let inputs = inputs_of(world, layout, actor);
+        // What a source took on a node may come to be known in another order than it was opened.
+        let begun = |line: &&Line| line.unit.role != Role::Source;
+        let (actors, sources): (Vec<&Line>, Vec<&Line>) = layout.lines.iter().partition(begun);
+        let first = actors.iter().filter_map(|line| line.first());
+        let first = first.chain(sources.iter().flat_map(|line| &line.logs)).map(|log| log.id).collect();
+        let mut upstream: BTreeMap<LogId, Vec<Kept>> = BTreeMap::new();
+        for (input, (at, _)) in &inputs {
+            let records = world.history.records((*at, *input));
+            upstream.insert(*input, records.iter().filter_map(Kept::of).collect());
+        }
+        Reading { slots: actor.share.slots(), inputs, upstream, first, history: &world.history }
+    }
+
+    /// What this commit took in. Who reads a log from its start begins with what is kept of it then:
+    /// which of the log's beginnings that was shows in the number of events.
+    fn taken(&self, commit: &Commit, frontier: &BTreeMap<LogId, Position>) -> Result<Taken, String> {
+        let at_start = |log: &LogId| frontier.get(log).is_none_or(|at| *at == Position::START);
+        let mut starts: Vec<BTreeMap<LogId, Seq>> = vec![BTreeMap::new()];
+        for log in commit.frontier.iter().map(|advance| advance.log).collect::<BTreeSet<_>>() {
+            let Some((node, _)) = self.inputs.get(&log).filter(|_| at_start(&log)) else { continue };
+            let begins = self.history.past((*node, log)).map_or(&[][..], |past| &past.begins);
+            let with = |starts: &BTreeMap<LogId, Seq>, begins: &Seq| {
+                let mut starts = starts.clone();
+                starts.insert(log, *begins);
+                starts
+            };
+            let more: Vec<_> =
+                starts.iter().flat_map(|so_far| begins.iter().map(|begins| with(so_far, begins))).collect();
+            starts.extend(more);
+        }
+        let mut whole = None;
+        for starts in &starts {
+            let taken = self.taken_from(commit, frontier.clone(), starts)?;
+            if taken.from_lost || taken.batch.len() as u64 == commit.events_in {
+                return Ok(taken);
+            }
+            whole.get_or_insert(taken.batch.len());
+        }
+        Err(format!("took in {} events, what it read holds {}", commit.events_in, whole.unwrap_or(0)))
+    }
+
+    fn taken_from(
+        &self,
+        commit: &Commit,
+        mut frontier: BTreeMap<LogId, Position>,
+        starts: &BTreeMap<LogId, Seq>,
+    ) -> Result<Taken, String> {
+        let mut batch = Vec::new();
+        let mut from_lost = false;
+        let mut before_it = None;
+        for advance in &commit.frontier {
+            let last = before_it.replace(advance.log);
+            if advance.to == Position::START {
+                // A log that ended is followed by this one.
+                frontier.remove(&last.ok_or("follows a log from its start behind none")?);
+                frontier.entry(advance.log).or_insert(Position::START);
+                continue;
+            }
+            let (_, outputs) = self
+                .inputs
+                .get(&advance.log)
+                .ok_or_else(|| format!("reads log {}, which is no input", advance.log))?;
+            let filter = Filter { outputs: outputs.keys().copied().collect(), slots: self.slots };
+            let records = self.upstream.get(&advance.log).map_or(&[][..], Vec::as_slice);
+            if !frontier.contains_key(&advance.log) && !self.first.contains(&advance.log) {
+                return Err(format!(
+                    "begins log {}, and the log before it was not read to its end",
+                    advance.log
+                ));
+            }
+            let before = frontier.insert(advance.log, advance.to).unwrap_or_default();
+            let (from, stood) = stands(records, before);
+            from_lost |= !stood || !stands(records, advance.to).1;
+            if advance.to.seq <= from && !from_lost {
+                return Err(format!(
+                    "moves the frontier of {} from {} to {}",
+                    advance.log, from.0, advance.to.seq.0
+                ));
+            }
+            let begins = starts.get(&advance.log).copied().unwrap_or_default();
+            let read = records.iter().filter(|kept| {
+                let seq = kept.position.seq;
+                seq > from && seq >= begins && seq <= advance.to.seq
+            });
+            for kept in read {
+                for event in slice_of(kept, &filter).events {
+                    let id = EventId {
+                        log: advance.log,
+                        epoch: kept.position.epoch,
+                        seq: kept.position.seq,
+                        index: event.index,
+                    };
+                    batch.push(Invoked {
+                        input: outputs[&event.output],
+                        step: None,
+                        placed: Placed { id, event: event.event },
+                    });
+                }
+            }
+        }
+        Ok(Taken { batch, frontier, from_lost })
+    }
 }
 
 /// The events that took effect in a commit, in the order in which the function saw them: first those

@@ -19,50 +19,62 @@ use crate::world::World;
 
 /// What the catalog of some node makes of the deployed pipelines.
 pub fn assignment(world: &World) -> Result<Assignment, String> {
-    let peer = world.nodes.iter().find_map(|node| node.peer.as_ref()).ok_or("no node is up at the end")?;
+    let known = (0..world.nodes.len()).find_map(|node| known_by(world, node));
+    known.ok_or_else(|| "no node is up at the end".into())
+}
+
+/// The same as one node knows it now; none while it is down.
+pub fn known_by(world: &World, node: usize) -> Option<Assignment> {
+    let peer = world.nodes[node].peer.as_ref()?;
     let mut assignment = Assignment::default();
     assignment.refresh(peer.catalog().facts(), |manifest| Some(Plan::of(manifest)));
-    Ok(assignment)
+    Some(assignment)
 }
 
 /// The logs that a line really had, in order: from its first, each closed one names the next.
 pub fn path<'a>(world: &World, line: &'a Line) -> Result<Vec<&'a Arc<Assigned>>, String> {
+    match walk(world, line) {
+        (path, None) => Ok(path),
+        (path, Some(_)) => Err(format!(
+            "log {} ({:?} of {:?}) closes into a log of no revision",
+            log_id(&path),
+            line.unit,
+            line.node
+        )),
+    }
+}
+
+/// As far as the layout knows the line, and the log behind if there is one that it does not know.
+fn walk<'a>(world: &World, line: &'a Line) -> (Vec<&'a Arc<Assigned>>, Option<LogId>) {
     let node = world.index_of(line.node).expect("placed on a node of this world");
     let mut path = Vec::new();
     let mut next = line.first();
     while let Some(log) = next.filter(|log| world.history.past((node, log.id)).is_some()) {
         path.push(log);
         next = None;
-        for (_, body) in world.history.bodies((node, log.id)) {
-            if let Body::Close { successor } = body {
-                let of = |id| format!("log {id} ({:?} on n{node})", line.unit);
-                let log = line.log(&successor);
-                next = Some(
-                    log.ok_or_else(|| format!("{} closes into a log of no revision", of(log_id(&path))))?,
-                );
+        if let Some((_, Body::Close { successor })) = world.history.bodies((node, log.id)).last() {
+            next = line.log(successor);
+            if next.is_none() {
+                return (path, Some(*successor));
             }
         }
     }
-    Ok(path)
+    (path, None)
 }
 
-/// How far an actor has read, through all logs that its line had.
-pub fn frontier(
-    world: &World,
-    layout: &Layout,
-    actor: &Assigned,
-) -> Result<BTreeMap<LogId, Position>, String> {
+/// How far an actor has read, through all logs of its line that the layout knows.
+pub fn frontier(world: &World, layout: &Layout, actor: &Assigned) -> BTreeMap<LogId, Position> {
     let mut frontier = BTreeMap::new();
-    let Some(line) = layout.lines.get(actor.line) else { return Ok(frontier) };
-    let Some(node) = world.index_of(line.node) else { return Ok(frontier) };
-    for log in path(world, line)? {
+    let Some(line) = layout.lines.get(actor.line) else { return frontier };
+    let Some(node) = world.index_of(line.node) else { return frontier };
+    for log in walk(world, line).0 {
         for (_, body) in world.history.bodies((node, log.id)) {
             if let Body::Commit(commit) = body {
                 frontier.extend(commit.frontier.iter().map(|advance| (advance.log, advance.to)));
             }
         }
     }
-    Ok(frontier)
+    frontier
 }
 
 fn log_id(path: &[&Arc<Assigned>]) -> LogId {

@@ -51,6 +51,7 @@ impl World {
             Effect::Truncate { log, before } => {
                 self.trace.line(self.now, format!("n{node} forgets log {log} before {}", before.0));
                 self.nodes[node].disk.truncate(log, before);
+                self.history.begins((node, log), before);
             }
             Effect::RemoveLog { log } => {
                 self.trace.line(self.now, format!("n{node} removes log {log}"));
