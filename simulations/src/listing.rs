@@ -61,6 +61,10 @@ fn say_fact(entry: &CatalogEntry) -> String {
         CatalogEntry::SourceOpened { pipeline, source, born } => {
             format!("opens {pipeline}/{source}, born {:?}.{}", born.node, born.seq.0)
         }
+        CatalogEntry::TokensRotated { members, .. } => {
+            format!("rotates tokens, {} members stay", members.len())
+        }
+        CatalogEntry::Admitted { node } => format!("lets {node:?} in"),
         CatalogEntry::Reborn { pipeline, log, born } => {
             format!("bears {pipeline}'s {log:?} again, born {:?}.{}", born.node, born.seq.0)
         }
