@@ -24,6 +24,7 @@ mod cuts;
 mod damage;
 mod dead_letters;
 mod demo;
+mod elsewhere;
 mod errors;
 mod floods;
 mod flow;

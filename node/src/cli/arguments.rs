@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use dunlin_protocol::id::{LetterId, Name};
+use dunlin_protocol::id::{LetterId, LogId, Name};
 use dunlin_protocol::pipeline::manifest::StreamName;
 use dunlin_protocol::rpc::TailFrom;
 
@@ -153,6 +153,10 @@ pub struct PublishArguments {
     /// Send as this producer: running the same file again adds only what is missing
     #[arg(long, value_name = "NAME")]
     pub producer: Option<Name>,
+    /// The log that holds the producer's earlier lines, as `publish --json` names it: through whatever
+    /// node, what is missing is added there
+    #[arg(long, value_name = "LOG", requires = "producer")]
+    pub log: Option<LogId>,
 }
 
 #[derive(Debug, Args)]

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use bytes::{Bytes, BytesMut};
-use dunlin_protocol::id::Name;
+use dunlin_protocol::id::{LogId, Name};
 use dunlin_protocol::limits::EVENT_BYTES_MAX;
 use dunlin_protocol::rpc::lines::{LineProducer, Lines, LinesTaken, RejectedLine};
 use serde::Serialize;
@@ -30,15 +30,19 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const RETRY_AFTER: Duration = Duration::from_millis(500);
 
 /// What `--json` prints.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Published {
     pub acknowledged: u64,
     pub rejected: u64,
     pub seconds: f64,
+    /// The log that took the last lines: with a producer, what a retry through another node names.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log: Option<String>,
 }
 
 pub fn publish(client: &dyn Client, arguments: PublishArguments, out: &Output) -> anyhow::Result<()> {
-    let PublishArguments { source, file, producer } = arguments;
+    let PublishArguments { source, file, producer, log } = arguments;
+    let named = producer.is_some();
     let (input, length): (Box<dyn Read>, Option<u64>) = if file == Path::new("-") {
         (Box::new(io::stdin().lock()), None)
     } else {
@@ -51,6 +55,7 @@ pub fn publish(client: &dyn Client, arguments: PublishArguments, out: &Output) -
     let bar = progress(length, &format!("{}/{}", source.pipeline, source.name));
     let mut chunks = Chunks::new(input, length.is_some());
     let mut publisher = Publisher::new(client, source, producer);
+    publisher.log = log;
     let outcome = (|| -> anyhow::Result<()> {
         while let Some(chunk) = chunks.next().with_context(|| format!("{} cannot be read", file.display()))? {
             let bytes = chunk.lines.len() as u64;
@@ -67,14 +72,21 @@ pub fn publish(client: &dyn Client, arguments: PublishArguments, out: &Output) -
         note(&format!("... and {} more rejected lines", publisher.rejected - REJECTED_SHOWN));
     }
     if let Err(error) = outcome {
-        return Err(error.context(format!("{} events were acknowledged before", published.acknowledged)));
+        let so_far = match published.log.filter(|_| named) {
+            Some(log) => format!("{} events were acknowledged before, in log {log}", published.acknowledged),
+            None => format!("{} events were acknowledged before", published.acknowledged),
+        };
+        return Err(error.context(so_far));
     }
     match out.json {
         true => out.object(&published)?,
-        false => out.line(&format!(
-            "{} acknowledged, {} rejected, {:.1} s",
-            published.acknowledged, published.rejected, published.seconds
-        ))?,
+        false => {
+            let log = published.log.filter(|_| named).map_or(String::new(), |log| format!(", log {log}"));
+            out.line(&format!(
+                "{} acknowledged, {} rejected, {:.1} s{log}",
+                published.acknowledged, published.rejected, published.seconds
+            ))?
+        }
     }
     // The lines themselves were named above.
     if published.rejected > 0 { Err(Said.into()) } else { Ok(()) }
@@ -85,6 +97,10 @@ pub struct Publisher<'a> {
     client: &'a dyn Client,
     source: Place,
     producer: Option<Name>,
+    /// Forward to this log's writer.
+    pub log: Option<LogId>,
+    /// The log that took the last lines.
+    taken_by: Option<LogId>,
     began: Instant,
     /// Lines of earlier chunks.
     lines: u64,
@@ -94,7 +110,17 @@ pub struct Publisher<'a> {
 
 impl<'a> Publisher<'a> {
     pub fn new(client: &'a dyn Client, source: Place, producer: Option<Name>) -> Publisher<'a> {
-        Publisher { client, source, producer, began: Instant::now(), lines: 0, acknowledged: 0, rejected: 0 }
+        Publisher {
+            client,
+            source,
+            producer,
+            log: None,
+            taken_by: None,
+            began: Instant::now(),
+            lines: 0,
+            acknowledged: 0,
+            rejected: 0,
+        }
     }
 
     /// Waits for the acknowledgement. Answers with a sentence for each of the first rejected lines.
@@ -105,11 +131,12 @@ impl<'a> Publisher<'a> {
             pipeline: self.source.pipeline.clone(),
             source: self.source.name.clone(),
             producer,
-            log: None,
+            log: self.log,
             lines: chunk.lines,
         };
         let taken = self.until_taken(lines)?;
         self.lines += chunk.count;
+        self.taken_by = taken.log.or(self.taken_by);
         self.acknowledged += taken.acknowledged;
         let mut rejected: Vec<RejectedLine> = chunk.too_long;
         rejected.extend(taken.rejected);
@@ -151,6 +178,7 @@ impl<'a> Publisher<'a> {
             acknowledged: self.acknowledged,
             rejected: self.rejected,
             seconds: self.began.elapsed().as_secs_f64(),
+            log: self.taken_by.map(|log| log.to_string()),
         }
     }
 }

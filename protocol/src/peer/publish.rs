@@ -31,10 +31,17 @@ impl Peer {
             );
             return self.fail(asker, FaultKind::Invalid, why, effects);
         }
-        if let Some(log) = publish.log
-            && !self.is_own_source(&log)
-        {
-            return self.forward_publish(asker, log, publish, effects);
+        if let Some(log) = publish.log {
+            if let Some(other) = self.other_stream(&log, &publish) {
+                let why = format!(
+                    "log {log} is one of '{other}', the request is for '{}/{}'; name the log that your earlier answers named",
+                    publish.pipeline, publish.source
+                );
+                return self.fail(asker, FaultKind::Invalid, why, effects);
+            }
+            if !self.is_own_source(&log) {
+                return self.forward_publish(asker, log, publish, effects);
+            }
         }
         let known = self
             .wiring
@@ -79,6 +86,29 @@ impl Peer {
     pub(super) fn is_own_source(&self, log: &LogId) -> bool {
         let line = self.wiring.assignment().line_of(log);
         line.is_some_and(|line| line.node == self.me && line.unit.role == Role::Source)
+    }
+
+    /// The stream whose log it is, when that is another one than the request is for.
+    fn other_stream(&self, log: &LogId, publish: &Publish) -> Option<alloc::string::String> {
+        let assigned = self.wiring.assignment().log(log)?;
+        let unit = &assigned.unit.id;
+        let same =
+            unit.role == Role::Source && unit.name == publish.source && assigned.pipeline == publish.pipeline;
+        (!same).then(|| format!("{}/{}", assigned.pipeline, unit.name))
+    }
+
+    /// Another node's client names a log of this one. Producers are known once this node has opened: what
+    /// it would say before could make a publisher send the same events elsewhere.
+    pub(super) fn on_forwarded(&mut self, asker: Asker, publish: Publish, effects: &mut Effects) {
+        let own = publish.log.is_some_and(|log| self.is_own_source(&log));
+        if own && self.phase.is_open() {
+            return self.publish(asker, publish, effects);
+        }
+        let why = match self.phase.is_open() {
+            false => self.not_open_yet(),
+            true => format!("node {} does not know this log of its own yet; try again in a moment", self.me),
+        };
+        self.fail(asker, FaultKind::Busy { retry_after_ms: 200 }, why, effects);
     }
 
     /// This node's source log for a stream, if it is born.
@@ -234,7 +264,7 @@ impl Peer {
     fn forward_publish(&mut self, asker: Asker, log: LogId, publish: Publish, effects: &mut Effects) {
         let Some(writer) = self.wiring.writer_of(&log) else {
             let why = format!(
-                "log {log} is not known in this mesh; leave the log's name out to write to this node's own"
+                "log {log} is not known to this node; wait until the mesh is whole, or leave the log's name out if nothing of this was ever taken"
             );
             return self.fail(asker, FaultKind::Unknown, why, effects);
         };
@@ -246,6 +276,12 @@ impl Peer {
                 "this log is being opened; try again in a moment",
                 effects,
             );
+        }
+        if !self.reachable(writer) {
+            let why = format!(
+                "log {log} is written by node {writer}, which cannot be reached now: nothing was taken; send the same again, with the log's name, when it is back"
+            );
+            return self.fail(asker, FaultKind::Unavailable, why, effects);
         }
         self.ask_one(asker, writer, Question::Publish(publish), effects);
     }
@@ -265,5 +301,50 @@ impl Peer {
     /// A sentence for requests that come before the node serves.
     pub(super) fn not_open_yet(&self) -> alloc::string::String {
         "this node has just started and compares catalogs with its peers; try again in a moment".to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec;
+
+    use super::*;
+    use crate::effect::Input;
+    use crate::mesh::catalog::NodeFacts;
+    use crate::peer::PeerConfig;
+    use crate::rpc::{Fault, Reply};
+    use crate::time::Time;
+    use crate::wire::message::{AskId, Message};
+
+    #[test]
+    fn a_writer_that_has_just_started_asks_for_patience() {
+        let key = |n: u8| ed25519_dalek::SigningKey::from_bytes(&[n; 32]);
+        let facts = NodeFacts::default();
+        let mesh = "m".into();
+        let mut peer =
+            Peer::new(PeerConfig { key: key(7), generation: 1, seed: 1, facts, mesh, joined: true });
+        let other = crate::id::NodeId(key(8).verifying_key().to_bytes());
+        let publish = Publish {
+            pipeline: "p".parse().unwrap(),
+            source: "in".parse().unwrap(),
+            producer: None,
+            log: Some(LogId([3; 16])),
+            events: vec![],
+        };
+        let ask = Message::Ask { ask: AskId(5), question: Question::Publish(publish) };
+        let mut effects = Effects::new();
+        peer.handle(Time(1_000), Input::Start, &mut effects);
+        peer.handle(Time(1_000), Input::Connected { node: other }, &mut effects);
+        effects.clear();
+        peer.handle(Time(1_000), Input::Message { from: other, message: ask }, &mut effects);
+        let answers: Vec<&Reply> = effects
+            .iter()
+            .filter_map(|effect| match effect {
+                Effect::Send { message: Message::Answer { ask: AskId(5), reply }, .. } => Some(reply),
+                _ => None,
+            })
+            .collect();
+        let busy = |reply: &&Reply| matches!(reply, Reply::Failed(Fault { kind: FaultKind::Busy { .. }, detail }) if detail.contains("just started"));
+        assert!(answers.len() == 1 && answers.iter().all(busy), "{answers:?}");
     }
 }

@@ -279,14 +279,7 @@ impl Peer {
                 let reply = Reply::Actors(self.reports(pipeline.as_ref()));
                 self.send(node, Message::Answer { ask, reply }, effects);
             }
-            Question::Publish(publish) => match publish.log {
-                Some(log) if self.is_own_source(&log) => self.publish(asker, publish, effects),
-                Some(_) | None => {
-                    let why =
-                        "the log that the request names is not written on this node; leave its name out";
-                    self.fail(asker, FaultKind::Unknown, why, effects);
-                }
-            },
+            Question::Publish(publish) => self.on_forwarded(asker, publish, effects),
             Question::State { log, key, limit } => {
                 if let Some(damage) = self.logs.get(&log).and_then(|writer| writer.damage.clone()) {
                     return self.fail(asker, FaultKind::Storage, damage, effects);
