@@ -202,6 +202,13 @@ impl Reader {
         self.held = self.held.saturating_sub(bytes);
     }
 
+    /// What follows on where this reader stood is not kept any more: it begins with what is.
+    pub fn skip(&mut self) {
+        self.received = Position::START;
+        self.from = From::Start;
+        self.lost();
+    }
+
     /// The writer's log ended before where this reader stood.
     pub fn fall_back(&mut self, to: Position) {
         self.received = to;

@@ -13,6 +13,7 @@ use crate::limits::{READ_BYTES_MAX, SUBSCRIPTIONS_PER_PEER_MAX};
 use crate::log::record::Record;
 use crate::log::writer::{Kept, Standing};
 use crate::mutation::{Mutation, planted};
+use crate::pipeline::manifest::Durability;
 use crate::wire::message::{EdgeId, Filter, From, Message, Refusal, Slice};
 
 /// Readers of one log that may wait for it to open. Beyond: they are refused and ask again.
@@ -413,6 +414,30 @@ impl Peer {
         self.speak(edge, effects);
     }
 
+    /// Whether the reader's own log may lose a tail that those it reads had counted on.
+    fn may_have_lost(&self, owner: Owner) -> bool {
+        match owner {
+            Owner::Actor(actor) => {
+                self.logs.get(&actor).is_some_and(|log| log.durability != Durability::Disk)
+            }
+            Owner::Tap(_) => false,
+        }
+    }
+
+    /// A log whose class may lose its tail lost it, and an upstream log has let go of what that tail had
+    /// read: it goes on with what is kept there. What it made of the rest went with the tail.
+    fn skip(&mut self, edge: EdgeId, first: Seq, effects: &mut Effects) {
+        let Some(reader) = self.readers.get_mut(&edge) else { return };
+        let (log, at) = (reader.log, reader.received());
+        reader.skip();
+        let detail = format!(
+            "log {log} is kept from record {} on, and a reader that lost its own tail stood at {}: what it had made of those between is gone",
+            first.0, at.seq.0
+        );
+        self.report(Level::Warn, "tail_gone", detail, effects);
+        self.speak(edge, effects);
+    }
+
     pub(super) fn on_refused(&mut self, node: NodeId, edge: EdgeId, why: Refusal, effects: &mut Effects) {
         let Some(reader) = self.reader_from(node, edge) else { return };
         let was_live = reader.is_live();
@@ -426,6 +451,7 @@ impl Peer {
                 }
             }
             Refusal::TooMany => {}
+            Refusal::Gone { first } if self.may_have_lost(owner) => self.skip(edge, first, effects),
             Refusal::Gone { .. } | Refusal::Diverged | Refusal::Damaged => {
                 if let (Owner::Tap(tap), Refusal::Gone { first }) = (owner, why) {
                     let detail = format!(

@@ -10,8 +10,8 @@ use dunlin_protocol::wire::message::{EdgeId, Message, Slice};
 #[derive(Debug, Default)]
 pub struct Credit {
     accounts: BTreeMap<(usize, NodeId, EdgeId), Account>,
-    /// Batches that could not leave at once for want of credit show in this: the fullest account.
-    pub fullest: u64,
+    /// How often a batch used up what its reader had granted: more had to wait.
+    pub used_up: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -42,7 +42,7 @@ impl Credit {
         let Some(account) = self.accounts.get_mut(&(writer, reader, *edge)) else { return Ok(()) };
         let Account { granted, sent } = *account;
         account.sent += slices.iter().map(Slice::weight).sum::<u64>();
-        self.fullest = self.fullest.max(account.sent);
+        self.used_up += u64::from(account.sent >= granted);
         match sent < granted {
             true => Ok(()),
             false => Err(format!(

@@ -13,6 +13,7 @@ use dunlin_protocol::id::{EventId, LogId, Position, Seq};
 use dunlin_protocol::log::record::{Body, Change, Commit, Emitted, Inherit, Observed, Parked};
 use dunlin_protocol::log::writer::Kept;
 use dunlin_protocol::mesh::assignment::{Assigned, Layout, Line};
+use dunlin_protocol::pipeline::manifest::Durability;
 use dunlin_protocol::pipeline::plan::{Role, SlotRange};
 use dunlin_protocol::wire::message::Filter;
 
@@ -204,6 +205,8 @@ struct Reading<'a> {
     upstream: BTreeMap<LogId, Vec<Kept>>,
     /// Logs that no other comes before.
     first: BTreeSet<LogId>,
+    /// A log that lost its tail may go on behind what those that it reads have let go of.
+    may_lose: bool,
     history: &'a History,
 }
 
@@ -228,16 +231,20 @@ impl Reading<'_> {
             let records = world.history.records((*at, *input));
             upstream.insert(*input, records.iter().filter_map(Kept::of).collect());
         }
-        Reading { slots: actor.share.slots(), inputs, upstream, first, history: &world.history }
+        let may_lose = actor.manifest.durability != Durability::Disk;
+        Reading { slots: actor.share.slots(), inputs, upstream, first, may_lose, history: &world.history }
     }
 
-    /// What this commit took in. Who reads a log from its start begins with what is kept of it then:
-    /// which of the log's beginnings that was shows in the number of events.
+    /// What this commit took in. Who reads a log from its start, or lost its own tail, begins with what is
+    /// kept of it then: which of the log's beginnings that was shows in the number of events.
     fn taken(&self, commit: &Commit, frontier: &BTreeMap<LogId, Position>) -> Result<Taken, String> {
-        let at_start = |log: &LogId| frontier.get(log).is_none_or(|at| *at == Position::START);
+        let skips = |log: &LogId| match frontier.get(log) {
+            Some(at) => *at == Position::START || self.may_lose,
+            None => true,
+        };
         let mut starts: Vec<BTreeMap<LogId, Seq>> = vec![BTreeMap::new()];
         for log in commit.frontier.iter().map(|advance| advance.log).collect::<BTreeSet<_>>() {
-            let Some((node, _)) = self.inputs.get(&log).filter(|_| at_start(&log)) else { continue };
+            let Some((node, _)) = self.inputs.get(&log).filter(|_| skips(&log)) else { continue };
             let begins = self.history.past((*node, log)).map_or(&[][..], |past| &past.begins);
             let with = |starts: &BTreeMap<LogId, Seq>, begins: &Seq| {
                 let mut starts = starts.clone();

@@ -44,13 +44,26 @@ pub fn check(world: &World) -> Result<BTreeSet<Numbered>, String> {
     Ok(standing)
 }
 
-/// The events that stood in lost records.
+/// The events that stood in lost records, or whose letters or next tries did.
 pub fn lost(records: &[Record]) -> BTreeSet<Numbered> {
     let bodies = records.iter().filter_map(|record| record.decode().ok());
     let events = bodies.flat_map(|body| match body {
         Body::Append(append) => append.events,
-        Body::Commit(commit) => commit.emitted.into_iter().map(|emitted| emitted.event).collect(),
+        Body::Commit(commit) => {
+            let emitted = commit.emitted.into_iter().map(|emitted| emitted.event);
+            let parked = commit.parked.into_iter().map(|parked| parked.event);
+            emitted.chain(parked).chain(commit.dead.into_iter().map(|letter| letter.event)).collect()
+        }
         Body::EpochStart(_) | Body::Close { .. } | Body::Inherit(_) | Body::Catalog { .. } => Vec::new(),
     });
     events.filter_map(|event| number_of(&event)).collect()
+}
+
+/// The events that need not have come out: a reader that lost its tail went on behind what retention had
+/// let go of, so what stood in the tail alone may be gone for good.
+pub fn gone(world: &World, lost: &BTreeSet<Numbered>) -> BTreeSet<Numbered> {
+    match world.reports.iter().any(|(_, what, _)| *what == "tail_gone") {
+        true => lost.clone(),
+        false => BTreeSet::new(),
+    }
 }

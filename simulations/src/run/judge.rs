@@ -20,6 +20,7 @@ impl Run {
             true => checkers::tail::lost(&self.world.history.lost),
             false => BTreeSet::new(),
         };
+        let gone = checkers::tail::gone(&self.world, &again);
         let (twice, last) = match self.scenario.retention {
             "" => (self.tail("twice")?, self.tail("last")?),
             _ => {
@@ -35,7 +36,7 @@ impl Run {
             let died = |number| {
                 stages.iter().any(|stage| dead.get(*stage).is_some_and(|dead| dead.contains(number)))
             };
-            entered.iter().filter(|number| !died(*number)).cloned().collect()
+            entered.iter().filter(|number| !died(*number) && !gone.contains(*number)).cloned().collect()
         };
         checkers::once::check(&twice, &alive(&["count"]), &again).map_err(Broken::Promise)?;
         checkers::order::check(&twice, &again).map_err(Broken::Promise)?;

@@ -1,7 +1,6 @@
 //! What a scenario tries besides crashes and cuts: a node that comes late or is away, a full disk, a
 //! reader that stands still.
 
-use dunlin_protocol::limits::EDGE_CREDIT_BYTES;
 use dunlin_protocol::rpc::{Publish, Request, Response};
 use dunlin_protocol::time::{Span, Time};
 
@@ -35,7 +34,7 @@ impl Run {
                 self.next_trial = now.after(Span(self.world.chance.between(1, 1_500)));
             }
             Trial::FullDisk => self.next_trial = now.after(Span(self.world.chance.between(1, 1_000))),
-            Trial::Stalled => self.world.stalled = Some("last"),
+            Trial::Stalled(stage) => self.world.stalled = Some(stage),
         }
     }
 
@@ -51,7 +50,7 @@ impl Run {
             return Ok(());
         }
         match self.scenario.trial {
-            Trial::None | Trial::Stalled => {}
+            Trial::None | Trial::Stalled(_) => {}
             // It is started like any node that is down.
             Trial::LateJoin | Trial::Absent => {
                 self.asleep.clear();
@@ -96,13 +95,13 @@ impl Run {
                 _ => Ok(()),
             },
             // Without a small retention the credit is what fills up, and nobody else waits.
-            Trial::Stalled if self.scenario.retention.is_empty() => match self.world.watch.credit.fullest {
-                0..EDGE_CREDIT_BYTES => {
-                    Err(Broken::Promise("a reader stood still and its credit never ran out".into()))
+            Trial::Stalled(_) if self.scenario.retention.is_empty() => {
+                match self.world.watch.credit.used_up {
+                    0 => Err(Broken::Promise("a reader stood still and its credit never ran out".into())),
+                    _ => Ok(()),
                 }
-                EDGE_CREDIT_BYTES.. => Ok(()),
-            },
-            Trial::Stalled => match self.publishers.iter().map(|publisher| publisher.busy).sum() {
+            }
+            Trial::Stalled(_) => match self.publishers.iter().map(|publisher| publisher.busy).sum() {
                 0u64 => Err(Broken::Promise("a reader stood still and no publisher was told to wait".into())),
                 _ => Ok(()),
             },
