@@ -78,10 +78,11 @@ pub struct Unborn {
 }
 
 /// Everything that a start makes in its folder before a node is born.
-const MADE: [&str; 13] = [
+const MADE: [&str; 14] = [
     "format",
     "lock",
     "logs",
+    "born",
     "state",
     "modules",
     "cache",

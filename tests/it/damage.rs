@@ -305,6 +305,18 @@ fn damage_before_the_synced_end_is_said_and_left_as_it_is() {
     }
 }
 
+/// Taken away by somebody who wants to go on without it, or lost: it begins anew, and that is said.
+#[test]
+fn a_log_whose_folder_is_gone_is_missed_at_the_start() {
+    let patient = Patient::new();
+    fs::remove_dir_all(&patient.source).unwrap();
+    let node = patient.start();
+    let said = node.logged();
+    assert!(said.contains("the log of 'events' of pipeline 'whole' was on this disk"), "{said}");
+    assert_eq!(said.matches("its folder is gone").count(), 1, "{said}");
+    node.cli(&["publish", "whole/events", &patient.file()]).ok();
+}
+
 #[test]
 fn a_damaged_note_loses_nothing() {
     for (what, places) in

@@ -36,6 +36,8 @@ pub(super) struct LogFile {
     folder: PathBuf,
     /// The name of a log whose folder is still to be made.
     unborn: Option<LogName>,
+    /// The name of one that was born since the writer looked last.
+    pub born: Option<LogName>,
     /// What stands: the last record and the segment and offset behind it.
     head: Position,
     tail: Option<(Seq, u64)>,
@@ -116,6 +118,7 @@ impl LogFile {
             folder: view.folder.clone(),
             view,
             unborn: None,
+            born: None,
             head,
             tail,
             note,
@@ -314,7 +317,7 @@ impl LogFile {
         crash::at(Point::HalfBorn);
         files::put(&self.folder.join(NAME), &encode_name(name))?;
         self.folder.parent().map_or(Ok(()), files::sync_folder)?;
-        self.unborn = None;
+        self.born = self.unborn.take();
         Ok(())
     }
 

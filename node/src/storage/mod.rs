@@ -8,6 +8,7 @@
 //!                 00000000000000000001.seg ...   the records; the name is the first one's number
 //!                 note                  where it was synced last
 //!                 00000000000000000900.snap      what the records up to 900 added up to
+//!   born/<log id>                       that the log was here, should its folder be taken away
 //!   state/                              fjall: keyed state; only a copy, rebuilt when in doubt
 //!   modules/<digest>                    WebAssembly components
 //! ```
@@ -19,6 +20,7 @@
 //! was synced is ever cut; a snapshot never covers what its log has not synced; no segment goes
 //! before a synced snapshot covers it. Only this folder names fjall.
 
+mod births;
 mod error;
 mod files;
 mod format;

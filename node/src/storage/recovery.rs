@@ -39,8 +39,8 @@ pub struct Recovery {
 
 #[derive(Debug)]
 pub(super) struct Found {
-    log: LogId,
-    name: LogName,
+    pub log: LogId,
+    pub name: LogName,
 }
 
 impl Recovery {

@@ -19,6 +19,7 @@ use dunlin_protocol::log::segment::frame_bytes;
 use dunlin_protocol::mesh::catalog::LogName;
 use dunlin_protocol::pipeline::manifest::Durability;
 
+use super::births::Births;
 use super::error::{Saying, StorageError};
 use super::log_view::Logs;
 use super::reader::LogReader;
@@ -78,6 +79,13 @@ impl Storage {
         files::sync_folder(folder)?;
         let logs = Arc::new(Logs::new(&logs_folder));
         let (found, writing) = recovery::recover(&logs)?;
+        let births = Births::in_folder(folder);
+        for (log, whose) in births.compare(found.iter().map(|found| (found.log, &found.name))) {
+            tracing::error!(
+                %log,
+                "the log of {whose} was on this disk and its folder is gone: it begins anew, and what it held is lost here; stop the node and put the folder back if there is a copy"
+            );
+        }
 
         let (done, completions) = mpsc::channel();
         let (commands, queued) = mpsc::channel();
@@ -88,7 +96,7 @@ impl Storage {
         let in_use = Arc::new(InUse::new(folder));
         in_use.measure();
 
-        let writer = Writer::new(logs.clone(), writing, done.clone());
+        let writer = Writer::new(logs.clone(), writing, births, done.clone());
         let threads = vec![
             start("log-writer", move || writer.run(&queued))?,
             start("log-reader", {

@@ -13,6 +13,7 @@ use dunlin_protocol::mesh::catalog::LogName;
 use dunlin_protocol::pipeline::manifest::Durability;
 use tempfile::TempDir;
 
+use super::births::Births;
 use super::log_file::{LogFile, SEGMENT_FILE_BYTES_MAX};
 use super::log_view::Logs;
 use super::{LogReader, ModuleStore, StateStore, Storage, StorageError, files, recovery};
@@ -270,6 +271,30 @@ fn removed_log_is_gone() {
     node.storage().remove_log(log);
     node.storage.take().unwrap().stop();
     assert!(!folder.exists());
+}
+
+/// The log's note of birth, and what a start misses.
+#[test]
+fn a_log_that_was_taken_away_is_missed_and_a_removed_one_is_not() {
+    let mut node = Node::new();
+    node.persist(2, 10, Durability::Disk);
+    let others = [name(2), name(3)];
+    for other in &others {
+        let first = Record::after(Position::START, Epoch(1), &Body::Append(Default::default()));
+        node.storage().create_log(other.id(), other);
+        node.storage().persist(other.id(), vec![first], Durability::Disk);
+        node.wait_for(|input| matches!(input, Input::Persisted { log, .. } if *log == other.id()));
+    }
+    node.storage().remove_log(others[0].id());
+    node.storage.take().unwrap().stop();
+    let births = Births::in_folder(node.folder.path());
+    let first = name(1);
+    let missing = births.compare([(node.log, &first)].into_iter());
+    let whose = format!("the catalog log of node {}", NodeId([3; 32]));
+    assert_eq!(missing, [(others[1].id(), whose)]);
+    // It was said once; and a folder from before there were notes gets them.
+    assert!(births.compare([(node.log, &first), (others[0].id(), &others[0])].into_iter()).is_empty());
+    assert_eq!(births.compare([(node.log, &first)].into_iter()).len(), 1);
 }
 
 /// The log's file as the writer has it, on this thread, so that syncs can be made to fail.

@@ -19,6 +19,7 @@ use dunlin_protocol::log::segment::frame_bytes;
 use dunlin_protocol::mesh::catalog::LogName;
 use dunlin_protocol::pipeline::manifest::Durability;
 
+use super::births::Births;
 use super::error::{Saying, StorageError};
 use super::files;
 use super::log_file::{LogFile, NotStaged};
@@ -68,14 +69,20 @@ pub(super) enum Command {
 pub(super) struct Writer {
     logs: Arc<Logs>,
     files: BTreeMap<LogId, LogFile>,
+    births: Births,
     done: Sender<Input>,
     touched: BTreeSet<LogId>,
     group_bytes: usize,
 }
 
 impl Writer {
-    pub fn new(logs: Arc<Logs>, files: BTreeMap<LogId, LogFile>, done: Sender<Input>) -> Writer {
-        Writer { logs, files, done, touched: BTreeSet::new(), group_bytes: 0 }
+    pub fn new(
+        logs: Arc<Logs>,
+        files: BTreeMap<LogId, LogFile>,
+        births: Births,
+        done: Sender<Input>,
+    ) -> Writer {
+        Writer { logs, files, births, done, touched: BTreeSet::new(), group_bytes: 0 }
     }
 
     /// Until `Stop`: then everything is written and synced.
@@ -212,6 +219,9 @@ impl Writer {
             let view = file.view.clone();
             match outcome.and_then(|()| file.stand()) {
                 Ok(()) => {
+                    if let Some(name) = file.born.take() {
+                        self.births.note(log, &name);
+                    }
                     let seq = file.head().seq;
                     file.pending = 0;
                     if due > 0 {
@@ -248,6 +258,7 @@ impl Writer {
     fn remove(&mut self, log: LogId) {
         self.files.remove(&log);
         self.logs.remove(log);
+        self.births.forget(log);
         let folder = self.logs.log_folder(log);
         let parked = files::temporary(&folder);
         let removed = match fs::rename(&folder, &parked) {
