@@ -1,8 +1,9 @@
 //! Client commands: run as a user runs them, with a deadline.
 
 use std::ffi::OsStr;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 
 use serde_json::Value;
@@ -11,7 +12,7 @@ use crate::program::program;
 use crate::wait::try_for;
 
 /// Commands end by themselves long before; one that hangs is ended after this.
-const DEADLINE_S: u64 = 120;
+const DEADLINE_S: u64 = 240;
 
 /// What a command left behind.
 #[derive(Debug, Clone)]
@@ -56,8 +57,8 @@ pub fn dunlin<S: AsRef<OsStr>>(arguments: &[S]) -> Output {
 pub struct Running {
     command: String,
     process: Child,
-    stdout: Option<JoinHandle<String>>,
-    stderr: Option<JoinHandle<String>>,
+    stdout: Gathered,
+    stderr: Gathered,
 }
 
 impl Running {
@@ -78,8 +79,8 @@ impl Running {
         let input = input.to_vec();
         // The command may end without reading it all.
         thread::spawn(move || _ = stdin.write_all(&input));
-        let stdout = Some(gather(process.stdout.take().unwrap()));
-        let stderr = Some(gather(process.stderr.take().unwrap()));
+        let stdout = Gathered::from(process.stdout.take().unwrap());
+        let stderr = Gathered::from(process.stderr.take().unwrap());
         Running { command: words.join(" "), process, stdout, stderr }
     }
 
@@ -88,14 +89,18 @@ impl Running {
         self.process.try_wait().unwrap().is_none()
     }
 
+    /// What it has written to stderr by now.
+    pub fn said(&self) -> String {
+        self.stderr.text()
+    }
+
     #[track_caller]
     pub fn wait(mut self, seconds: u64) -> Output {
         let ended: Option<ExitStatus> = try_for(seconds, || self.process.try_wait().unwrap());
         if ended.is_none() {
             let _ = self.process.kill();
         }
-        let text = |thread: &mut Option<JoinHandle<String>>| thread.take().unwrap().join().unwrap();
-        let (stdout, stderr) = (text(&mut self.stdout), text(&mut self.stderr));
+        let (stdout, stderr) = (self.stdout.whole(), self.stderr.whole());
         let Some(status) = ended else {
             panic!("dunlin {} did not end within {seconds} s\n{stdout}{stderr}", self.command)
         };
@@ -112,10 +117,37 @@ impl Drop for Running {
     }
 }
 
-fn gather(mut from: impl Read + Send + 'static) -> JoinHandle<String> {
-    thread::spawn(move || {
-        let mut bytes = Vec::new();
-        let _ = from.read_to_end(&mut bytes);
-        String::from_utf8_lossy(&bytes).into_owned()
-    })
+/// What a process writes, read as it comes: a full pipe would stop it.
+#[derive(Debug)]
+struct Gathered {
+    bytes: Arc<Mutex<Vec<u8>>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Gathered {
+    fn from(mut pipe: impl Read + Send + 'static) -> Gathered {
+        let bytes: Arc<Mutex<Vec<u8>>> = Arc::default();
+        let into = bytes.clone();
+        let thread = thread::spawn(move || {
+            let mut piece = [0; 8 << 10];
+            loop {
+                match pipe.read(&mut piece) {
+                    Err(why) if why.kind() == ErrorKind::Interrupted => {}
+                    Ok(0) | Err(_) => return,
+                    Ok(read) => into.lock().unwrap().extend_from_slice(&piece[..read]),
+                }
+            }
+        });
+        Gathered { bytes, thread: Some(thread) }
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.bytes.lock().unwrap()).into_owned()
+    }
+
+    /// Waits for the end of it.
+    fn whole(&mut self) -> String {
+        self.thread.take().unwrap().join().unwrap();
+        self.text()
+    }
 }

@@ -119,9 +119,14 @@ http = {{ url = "{}" }}
         assert!(!publisher.send());
     }
     assert!(mesh[0].resident_bytes().saturating_sub(before) < GROWTH_MAX);
+    // The command waits as well, and tells a person so.
+    let waiting = mesh[0].cli_started(&["publish", "out/events"], b"{\"k\":\"a\"}\n{\"k\":\"b\"}\n");
+    wait_for("the command says that it waits", 60, || waiting.said().contains("waiting: ").then_some(()));
     outside.now(Says::Yes);
+    let output = waiting.wait(90).ok();
+    assert!(output.stdout.contains("2 acknowledged, 0 rejected"), "{output:?}");
     wait_for("publishing goes on", 90, || publisher.send().then_some(()));
-    let events = publisher.next;
+    let events = publisher.next + 2;
     wait_for("everything is out", 90, || (outside.taken() >= events).then_some(()));
     assert_eq!(outside.taken(), events, "each event has one key");
 }

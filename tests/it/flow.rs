@@ -22,7 +22,7 @@ fn two_hundred_thousand_events_are_counted_exactly_across_three_processes() {
         })
         .collect();
     for (count, publishing) in publishing {
-        let taken = publishing.wait(120).ok().json();
+        let taken = publishing.wait(240).ok().json();
         assert_eq!((number(&taken["acknowledged"]), number(&taken["rejected"])), (count, 0));
     }
     ledger.check_counts(&mesh[1], "flow");
@@ -35,10 +35,12 @@ fn two_hundred_thousand_events_are_counted_exactly_across_three_processes() {
         seen["actors"].as_array().unwrap().iter().map(|actor| actor["node"].as_str().unwrap()).collect();
     assert_eq!(homes.len(), 3, "{seen:#}");
 
-    // The same file again, as the same producer: everything is known.
+    // The same file again, as the same producer: everything is known, and acknowledged like before.
     let file = mesh.file("events0.jsonl").display().to_string();
+    let lines = std::fs::read_to_string(&file).unwrap();
     let words = ["publish", "--json", "--producer", "p0", "flow/events", &file];
     let taken = mesh[0].cli(&words).ok().json();
-    assert_eq!((number(&taken["acknowledged"]), number(&taken["rejected"])), (0, 0));
+    let known = lines.lines().count() as u64;
+    assert_eq!((number(&taken["acknowledged"]), number(&taken["rejected"])), (known, 0));
     ledger.check_counts(&mesh[0], "flow");
 }

@@ -94,7 +94,7 @@ fn a_readers_full_disk_holds_up_its_own_stages_and_nothing_is_lost() {
     assert_eq!(reader.get("/healthz").status, 200, "it lives");
     assert_eq!(writer.get("/healthz").status, 200);
     fs::remove_file(&ballast).unwrap();
-    publishing.wait(120).ok();
+    publishing.wait(240).ok();
     ledger.check_counts(&writer, "far");
     ledger.check_order(&writer, "far");
     // And what is on the disk now is whole.

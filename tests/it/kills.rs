@@ -215,7 +215,7 @@ file = { path = "lines.jsonl" }
             mesh[0].cli_started(&["publish", "--producer", producer, "housekeeping/events", &file], b"");
         wait_for(&format!("the node dies at {}", point.label()), 90, || mesh[0].was_killed().then_some(()));
         mesh[0].start();
-        publishing.wait(120).ok();
+        publishing.wait(240).ok();
     }
     let path = mesh[0].data().join("lines.jsonl");
     let mut numbers = Vec::new();

@@ -65,7 +65,7 @@ fn a_changed_filter_and_a_changed_module_take_over_while_a_node_is_killed() {
     let deploying = mesh[1].cli_started(&["deploy", "--json", &file], b"");
     mesh[2].kill();
     mesh[2].start();
-    let deployed = deploying_result(deploying.wait(120).ok().json());
+    let deployed = deploying_result(deploying.wait(240).ok().json());
     assert_eq!(deployed.0, Value::Bool(true));
 
     // Another one at once: the source, and a stage fused in front of the keyed ones.
@@ -77,7 +77,7 @@ fn a_changed_filter_and_a_changed_module_take_over_while_a_node_is_killed() {
     let deployed = deploying_result(mesh[0].cli(&["deploy", "--json", &file]).ok().json());
     assert_eq!(deployed.0, Value::Bool(true));
     for publisher in publishing {
-        let taken = publisher.wait(120).ok().json();
+        let taken = publisher.wait(240).ok().json();
         assert_eq!((number(&taken["acknowledged"]), number(&taken["rejected"])), (60_000, 0));
     }
     let lines = ledger.write(7, 500);

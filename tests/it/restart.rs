@@ -73,7 +73,7 @@ fn a_killed_node_loses_nothing_and_counts_nothing_twice() {
         mesh[victim].kill();
         let under_way = publishing.is_running();
         mesh[victim].start();
-        publishing.wait(120).ok();
+        publishing.wait(240).ok();
         ledger.check_counts(&mesh[2], "hard");
         if !under_way {
             // The counts hold all the same; a faster machine may want more lines.
