@@ -29,9 +29,11 @@ pub enum Fault {
     Tap,
     /// Somebody deploys or removes another pipeline.
     Neighbour,
+    /// Somebody replays or drops all dead letters.
+    Letters,
 }
 
-pub const FAULTS: [Fault; 13] = [
+pub const FAULTS: [Fault; 14] = [
     Fault::Crash,
     Fault::Kill,
     Fault::CrashInside,
@@ -45,6 +47,7 @@ pub const FAULTS: [Fault; 13] = [
     Fault::Stall,
     Fault::Tap,
     Fault::Neighbour,
+    Fault::Letters,
 ];
 
 /// How many milliseconds lie between two faults of a kind, on average; 0 for never.

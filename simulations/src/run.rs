@@ -6,12 +6,14 @@
 //! | `run/clients` | what clients of the nodes ask, and how long they wait |
 //! | `run/strike` | faults, each when its time has come |
 //! | `run/wounds` | damaged disks: told, then restored from a copy |
+//! | `run/letters` | dead letters, replayed and dropped |
 //! | `run/redeploys` | changed files, deployed while events flow |
 //! | `run/trials` | what a scenario tries besides |
 //! | `run/judge` | the checkers that look at the world after the run |
 
 mod clients;
 mod judge;
+mod letters;
 mod redeploys;
 mod strike;
 mod trials;
@@ -85,6 +87,9 @@ pub struct Run {
     /// Changed files that were deployed so far, and the requests that wait for an answer.
     redeploys: u64,
     redeploying: BTreeSet<RequestId>,
+    /// Requests to move letters that wait for an answer, and the letters said to be moved.
+    moving: BTreeSet<RequestId>,
+    moved: u64,
 }
 
 impl Run {
@@ -105,6 +110,8 @@ impl Run {
             next_look: Time(0),
             redeploys: 0,
             redeploying: BTreeSet::new(),
+            moving: BTreeSet::new(),
+            moved: 0,
         }
     }
 

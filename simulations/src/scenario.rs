@@ -214,7 +214,7 @@ pub const SCENARIOS: [Scenario; 30] = [
         name: "refusals",
         poison: 20,
         climate: Climate { traps: 12, ..Climate::FAIR },
-        faults: Faults::NONE.with(Fault::Crash, 3_000),
+        faults: Faults::NONE.with(Fault::Crash, 3_000).with(Fault::Letters, 1_500),
         events_each: 250,
         ..CALM
     },

@@ -18,7 +18,7 @@ pub fn drawn(chance: &mut Chance) -> Scenario {
         r#"{ age = "2s" }"#,
     ]);
     let padding = *chance.pick(&[0, 0, 0, 200, 1_000]);
-    Scenario {
+    let mut scenario = Scenario {
         name: "swarm",
         nodes: *chance.pick(&[1, 2, 3, 3, 3, 4, 5]),
         publishers: chance.between(1, 4) as usize,
@@ -36,9 +36,11 @@ pub fn drawn(chance: &mut Chance) -> Scenario {
         poison: maybe(chance, &[20, 60]),
         climate: climate(chance),
         faults: faults(chance),
-        // The last draw, so that a seed's other draws are the same with it and without.
+        // The last draws, so that a seed's others are the same with them and without.
         trial: if chance.one_in(4) { Trial::Redeploy } else { Trial::None },
-    }
+    };
+    scenario.faults = scenario.faults.with(Fault::Letters, maybe(chance, &[400, 2_000]));
+    scenario
 }
 
 /// The same with redeploys in every seed.
@@ -74,14 +76,14 @@ fn climate(chance: &mut Chance) -> Climate {
 
 /// Each kind strikes in one seed of three, at a pace of its own.
 fn faults(chance: &mut Chance) -> Faults {
-    FAULTS.iter().fold(Faults::NONE, |faults, fault| {
+    FAULTS.iter().filter(|fault| **fault != Fault::Letters).fold(Faults::NONE, |faults, fault| {
         let every = match fault {
             Fault::Crash | Fault::Kill | Fault::CrashInside => [800, 2_500],
             Fault::Pause | Fault::Cut | Fault::Silence | Fault::Clog => [1_000, 4_000],
             Fault::Flap | Fault::FullDisk | Fault::Stall => [2_000, 5_000],
             Fault::Damage => [3_000, 8_000],
             Fault::Tap => [500, 2_000],
-            Fault::Neighbour => [500, 3_000],
+            Fault::Neighbour | Fault::Letters => [500, 3_000],
         };
         faults.with(*fault, maybe(chance, &every))
     })

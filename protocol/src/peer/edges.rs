@@ -344,8 +344,16 @@ impl Peer {
     ) {
         let now = self.now;
         let Some(reader) = self.reader_from(node, edge) else { return };
+        let begins = reader.received() == Position::START && at.seq > Seq(0);
         reader.on_subscribed(at, head, now);
         let (owner, log) = (reader.owner, reader.log);
+        if begins && self.may_have_lost(owner) {
+            let detail = format!(
+                "log {log} is read from record {} on, what came before is no longer kept: what a reader that lost its own tail had made of that is gone",
+                at.seq.next().0
+            );
+            self.report(Level::Warn, "tail_gone", detail, effects);
+        }
         match owner {
             Owner::Actor(actor) => {
                 if let Some(upstream) =
@@ -425,17 +433,12 @@ impl Peer {
     }
 
     /// A log whose class may lose its tail lost it, and an upstream log has let go of what that tail had
-    /// read: it goes on with what is kept there. What it made of the rest went with the tail.
-    fn skip(&mut self, edge: EdgeId, first: Seq, effects: &mut Effects) {
-        let Some(reader) = self.readers.get_mut(&edge) else { return };
-        let (log, at) = (reader.log, reader.received());
-        reader.skip();
-        let detail = format!(
-            "log {log} is kept from record {} on, and a reader that lost its own tail stood at {}: what it had made of those between is gone",
-            first.0, at.seq.0
-        );
-        self.report(Level::Warn, "tail_gone", detail, effects);
-        self.speak(edge, effects);
+    /// read: it goes on with what is kept there.
+    fn skip(&mut self, edge: EdgeId, effects: &mut Effects) {
+        if let Some(reader) = self.readers.get_mut(&edge) {
+            reader.skip();
+            self.speak(edge, effects);
+        }
     }
 
     pub(super) fn on_refused(&mut self, node: NodeId, edge: EdgeId, why: Refusal, effects: &mut Effects) {
@@ -451,7 +454,7 @@ impl Peer {
                 }
             }
             Refusal::TooMany => {}
-            Refusal::Gone { first } if self.may_have_lost(owner) => self.skip(edge, first, effects),
+            Refusal::Gone { .. } if self.may_have_lost(owner) => self.skip(edge, effects),
             Refusal::Gone { .. } | Refusal::Diverged | Refusal::Damaged => {
                 if let (Owner::Tap(tap), Refusal::Gone { first }) = (owner, why) {
                     let detail = format!(

@@ -1,24 +1,39 @@
 //! Dead letters end: an event that its stage always refuses dies there, once, after its last attempt
-//! and with a reason; nothing else dies without a cause.
+//! and with a reason; nothing else dies without a cause. A letter that is replayed lives again, and may
+//! die again.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use dunlin_protocol::id::LetterId;
 use dunlin_protocol::limits::ATTEMPTS_MAX;
-use dunlin_protocol::log::record::Body;
+use dunlin_protocol::log::record::{Body, Commit, DeadLetter};
 use dunlin_protocol::mesh::catalog::LogName;
 
 use super::tail::{Numbered, number_of};
 use crate::functions::is_poison;
 use crate::world::World;
 
-/// By stage, the events that died there.
+/// By stage, the events that are dead there.
 pub type Dead = BTreeMap<String, BTreeSet<Numbered>>;
+
+/// What became of all letters.
+#[derive(Debug, Default)]
+pub struct Letters {
+    /// Letters that stand or were dropped.
+    pub dead: Dead,
+    /// Events of which a letter was replayed.
+    pub replayed: BTreeSet<Numbered>,
+    /// Letters that were replayed or dropped.
+    pub moved: u64,
+}
 
 /// `traps`: guests trapped at random, so that any event may have died. `again`: events of lost tails,
 /// which may have died twice, or died where nobody knows of it any more.
-pub fn check(world: &World, traps: bool, again: &BTreeSet<Numbered>) -> Result<Dead, String> {
-    let mut dead = Dead::new();
+pub fn check(world: &World, traps: bool, again: &BTreeSet<Numbered>) -> Result<Letters, String> {
     let mut poison = BTreeSet::new();
+    let mut written: BTreeMap<(String, Numbered), BTreeSet<LetterId>> = BTreeMap::new();
+    let mut replayed = BTreeSet::new();
+    let mut moved = BTreeSet::new();
     for (place, past) in world.history.logs() {
         let LogName::Actor { pipeline, .. } = &past.name else { continue };
         if pipeline.as_str() != "sim" {
@@ -31,36 +46,60 @@ pub fn check(world: &World, traps: bool, again: &BTreeSet<Numbered>) -> Result<D
                     poison.extend(events.filter_map(number_of));
                 }
                 Body::Commit(commit) => {
+                    replayed.extend(replays(&commit));
+                    for id in commit.undead {
+                        if !moved.insert(id) {
+                            return Err(format!("letter {id} was moved twice"));
+                        }
+                    }
                     for letter in commit.dead {
                         let Some(number) = number_of(&letter.event) else { continue };
-                        let said = format!("event {} of {} died in {}", number.1, number.0, letter.stage);
-                        if letter.attempts != ATTEMPTS_MAX || letter.reason.is_empty() {
-                            return Err(format!(
-                                "{said} after {} attempts, because '{}'",
-                                letter.attempts, letter.reason
-                            ));
-                        }
-                        if !traps && !is_poison(&letter.event.payload) {
-                            return Err(format!("{said} without a cause"));
-                        }
-                        let first = dead.entry(letter.stage).or_default().insert(number.clone());
-                        if !first && !again.contains(&number) {
-                            return Err(format!("{said} twice"));
-                        }
+                        check_cause(&letter, &number, traps)?;
+                        written.entry((letter.stage, number)).or_default().insert(letter.id);
                     }
                 }
                 Body::EpochStart(_) | Body::Close { .. } | Body::Inherit(_) | Body::Catalog { .. } => {}
             }
         }
     }
-    let died = dead.get("count");
+    let mut letters = Letters { moved: moved.len() as u64, ..Letters::default() };
+    for ((stage, number), ids) in written {
+        let stand = ids.difference(&replayed).count();
+        if stand > 1 && !again.contains(&number) {
+            return Err(format!("event {} of {} died in {stage} twice", number.1, number.0));
+        }
+        if stand < ids.len() {
+            letters.replayed.insert(number.clone());
+        }
+        if stand > 0 {
+            letters.dead.entry(stage).or_default().insert(number);
+        }
+    }
+    let died = letters.dead.get("count");
     let alive = poison
         .iter()
         .find(|number| !again.contains(*number) && died.is_none_or(|died| !died.contains(*number)));
     match alive {
-        None => Ok(dead),
+        None => Ok(letters),
         Some(number) => {
-            Err(format!("event {} of {} is refused by its stage and never died", number.1, number.0))
+            Err(format!("event {} of {} is refused by its stage and is no dead letter", number.1, number.0))
         }
+    }
+}
+
+/// The letters that a commit lets go of and parks.
+fn replays(commit: &Commit) -> impl Iterator<Item = LetterId> + '_ {
+    let parked = commit.parked.iter().filter_map(|parked| Some(parked.replayed.as_ref()?.letter));
+    parked.filter(|letter| commit.undead.contains(letter))
+}
+
+fn check_cause(letter: &DeadLetter, number: &Numbered, traps: bool) -> Result<(), String> {
+    let said = format!("event {} of {} died in {}", number.1, number.0, letter.stage);
+    if letter.attempts != ATTEMPTS_MAX || letter.reason.is_empty() {
+        return Err(format!("{said} after {} attempts, because '{}'", letter.attempts, letter.reason));
+    }
+    match traps || is_poison(&letter.event.payload) {
+        true => Ok(()),
+        false => Err(format!("{said} without a cause")),
     }
 }

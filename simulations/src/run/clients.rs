@@ -54,6 +54,9 @@ impl Run {
         if self.redeploying.remove(&id) {
             return self.on_redeployed(response);
         }
+        if self.moving.remove(&id) {
+            return self.on_letters_moved(response);
+        }
         for publisher in &mut self.publishers {
             match publisher.on_answer(id, response, &mut self.world) {
                 Ok(true) => return,

@@ -132,6 +132,7 @@ impl Run {
                 self.taps.opened(id, node);
             }
             Fault::Neighbour => self.change_neighbour(node),
+            Fault::Letters => self.move_letters(node),
         }
     }
 
