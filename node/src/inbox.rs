@@ -127,7 +127,9 @@ fn weight(input: &Input) -> usize {
             | Request::State { .. }
             | Request::DeadLetters { .. }
             | Request::MoveLetters { .. }
-            | Request::RotateTokens { .. } => 0,
+            | Request::RotateTokens { .. }
+            | Request::RemoveNode { .. }
+            | Request::GivenUp { .. } => 0,
         },
         Input::Replay { records, .. } | Input::Read { outcome: Ok(records), .. } => records_weight(records),
         Input::Returned { outcome: Ok(outcome), .. } => outcome_weight(outcome),

@@ -62,6 +62,10 @@ pub enum Mutation {
     IdleByOldClock,
     /// Catalog records are told and given to others before they are persisted.
     TellCatalogEarly,
+    /// Logs of a node that was given up are waited for.
+    AwaitTheRemoved,
+    /// A node that was given up is listened to.
+    HearTheRemoved,
 }
 
 /// All of them.
@@ -93,6 +97,8 @@ pub const MUTATIONS: &[Mutation] = &[
     Mutation::AskModulesOnce,
     Mutation::IdleByOldClock,
     Mutation::TellCatalogEarly,
+    Mutation::AwaitTheRemoved,
+    Mutation::HearTheRemoved,
 ];
 
 #[cfg(all(feature = "mutations", debug_assertions))]

@@ -65,6 +65,7 @@ fn say_fact(entry: &CatalogEntry) -> String {
             format!("rotates tokens, {} members stay", members.len())
         }
         CatalogEntry::Admitted { node } => format!("lets {node:?} in"),
+        CatalogEntry::NodeRemoved { node, .. } => format!("gives {node:?} up"),
         CatalogEntry::Reborn { pipeline, log, born } => {
             format!("bears {pipeline}'s {log:?} again, born {:?}.{}", born.node, born.seq.0)
         }

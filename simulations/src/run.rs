@@ -9,12 +9,14 @@
 //! | `run/letters` | dead letters, replayed and dropped |
 //! | `run/redeploys` | changed files, deployed while events flow |
 //! | `run/trials` | what a scenario tries besides |
+//! | `run/removal` | a node that never comes back is given up |
 //! | `run/judge` | the checkers that look at the world after the run |
 
 mod clients;
 mod judge;
 mod letters;
 mod redeploys;
+mod removal;
 mod strike;
 mod trials;
 mod wounds;
@@ -90,6 +92,8 @@ pub struct Run {
     /// Requests to move letters that wait for an answer, and the letters said to be moved.
     moving: BTreeSet<RequestId>,
     moved: u64,
+    /// The node that died for good, if the scenario has one.
+    removal: Option<removal::Removal>,
 }
 
 impl Run {
@@ -112,6 +116,7 @@ impl Run {
             redeploying: BTreeSet::new(),
             moving: BTreeSet::new(),
             moved: 0,
+            removal: None,
         }
     }
 
@@ -170,7 +175,11 @@ impl Run {
     /// What a token does: every node can find node 0.
     fn introduce(&mut self) {
         for node in 1..self.scenario.nodes {
-            if self.world.is_up(node) && self.world.is_up(0) && self.world.network.links_of(node).is_empty() {
+            if self.world.is_up(node)
+                && self.world.is_up(0)
+                && self.world.network.links_of(node).is_empty()
+                && self.victim() != Some(node)
+            {
                 self.world.meet(node, 0);
             }
         }
@@ -229,18 +238,21 @@ impl Run {
         self.restore_all()?;
         let deadline = self.world.now.after(PEACE);
         self.asleep.clear();
-        for node in 0..self.scenario.nodes {
+        let victim = self.victim();
+        for node in (0..self.scenario.nodes).filter(|node| Some(*node) != victim) {
             self.world.start(node, Span(200));
         }
         let mut missing = String::from("publishers are not done");
         while self.world.now < deadline {
             for _ in 0..50 {
                 self.work(Span(20));
+                self.ask_for_removal();
             }
             if !self.publishers.iter().all(Publisher::is_done) {
                 continue;
             }
-            let settled = self.is_level().and_then(|()| converged::check(&self.world));
+            let settled = self.is_removed().and_then(|()| self.is_level());
+            let settled = settled.and_then(|()| converged::check(&self.world, victim));
             let settled = settled.and_then(|()| checkers::level::check(&self.world));
             match settled {
                 Ok(()) => return Ok(()),

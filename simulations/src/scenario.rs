@@ -52,6 +52,8 @@ pub enum Trial {
     Rivals,
     /// Changed files while disks are full.
     RedeployFull,
+    /// The last node dies for good, and is given up.
+    GiveUp,
 }
 
 /// Source, filter, guest, fused map, learning stage, another guest, sink: every edge and every kind of
@@ -152,7 +154,7 @@ const POWER: Climate = Climate { power_loss: true, ..Climate::FAIR };
 const CRASHES: Faults = Faults::NONE.with(Fault::Crash, 1_200);
 
 /// Every scenario by name; `swarm` is drawn anew for each seed.
-pub const SCENARIOS: [Scenario; 30] = [
+pub const SCENARIOS: [Scenario; 32] = [
     CALM,
     Scenario {
         name: "links",
@@ -274,6 +276,16 @@ pub const SCENARIOS: [Scenario; 30] = [
         climate: Climate { message_loss: 200, ..POWER },
         faults: Faults::NONE.with(Fault::Crash, 1_500),
         trial: Trial::Rivals,
+        ..CALM
+    },
+    Scenario { name: "given-up", nodes: 4, chaos: Span(20_000), trial: Trial::GiveUp, ..CALM },
+    Scenario {
+        name: "given-up-crashes",
+        nodes: 4,
+        chaos: Span(20_000),
+        climate: Climate { message_loss: 200, ..POWER },
+        faults: Faults::NONE.with(Fault::Crash, 4_000).with(Fault::Cut, 3_000),
+        trial: Trial::GiveUp,
         ..CALM
     },
     Scenario { name: "swarm", ..CALM },

@@ -67,6 +67,12 @@ impl Publisher {
         }
     }
 
+    /// Its node is gone for good: it publishes no more, and takes no answer for its own.
+    pub fn retire(&mut self) {
+        self.total = self.acknowledged;
+        self.under_way = None;
+    }
+
     pub fn is_done(&self) -> bool {
         self.acknowledged >= self.total
     }

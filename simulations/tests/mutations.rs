@@ -62,6 +62,8 @@ mutations! {
     idle_mark_by_another_clock IdleByOldClock "long-cuts" 128 "idle"
     parked_events_overtaken OvertakeParked "refusals" 129 "came out behind"
     credit_ignored IgnoreCredit "no-credit" 129 "granted bytes were sent"
+    removed_node_awaited AwaitTheRemoved "given-up" 128 ""
+    removed_node_heard HearTheRemoved "given-up" 129 "listens to it"
     catalog_told_before_persisted TellCatalogEarly "crashes" 129 "does not stand on its disk"
 }
 

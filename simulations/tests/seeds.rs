@@ -53,6 +53,8 @@ scenarios! {
     damaged_facts "damaged-facts"
     full_log "full-log"
     long_cuts "long-cuts"
+    given_up "given-up"
+    given_up_crashes "given-up-crashes"
     redeploy "redeploy"
     redeploy_crashes "redeploy-crashes"
     redeploy_power "redeploy-power"

@@ -29,6 +29,7 @@ mod errors;
 mod floods;
 mod flow;
 mod full_disk;
+mod given_up;
 mod hostile_clients;
 mod hostile_members;
 mod kills;

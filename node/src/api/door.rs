@@ -184,6 +184,8 @@ pub fn unexpected(response: &Response) -> Fault {
         Response::DeadLetters { .. } => "dead letters",
         Response::LettersMoved(_) => "moved letters",
         Response::TokensRotated(_) => "rotated tokens",
+        Response::NodeRemoved(_) => "a removed node",
+        Response::GivenUp(_) => "what was given up",
     };
     fault(
         FaultKind::Unavailable,

@@ -11,7 +11,7 @@ use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post, put};
+use axum::routing::{delete, get, post, put};
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use hyper::server::conn::http1;
@@ -50,6 +50,8 @@ pub fn router(door: Door, bearer: &str, open: watch::Receiver<bool>) -> Router {
     let guarded = Router::new()
         .route("/v1/status", get(observe::status))
         .route("/v1/nodes", get(observe::nodes))
+        .route("/v1/nodes/given-up", get(members::given_up))
+        .route("/v1/nodes/{node}", delete(members::remove))
         .route("/v1/tokens/rotate", post(members::rotate))
         .route("/metrics", get(observe::metrics))
         .route("/v1/pipelines", get(pipelines::list))

@@ -52,8 +52,13 @@ pub async fn show(
     State(api): State<Api>,
     Segments(pipeline): Segments<String>,
 ) -> Result<Json<ShownJson>, Problem> {
-    match api.door.ask(Request::Show { pipeline: name(&pipeline)? }).await? {
-        Response::Shown(shown) => Ok(Json(ShownJson::from(&shown))),
+    let pipeline = name(&pipeline)?;
+    let shown = match api.door.ask(Request::Show { pipeline: pipeline.clone() }).await? {
+        Response::Shown(shown) => ShownJson::from(&shown),
+        other => return Err(unexpected(&other).into()),
+    };
+    match api.door.ask(Request::GivenUp { pipeline: Some(pipeline) }).await? {
+        Response::GivenUp(given_up) => Ok(Json(shown.with(&given_up))),
         other => Err(unexpected(&other).into()),
     }
 }

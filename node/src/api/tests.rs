@@ -116,6 +116,7 @@ fn answer(doors: &Doors, id: RequestId, request: Request) {
             troubles: vec![],
         }),
         Request::Show { .. } => Response::Shown(shown()),
+        Request::GivenUp { .. } => Response::GivenUp(vec![]),
         Request::Publish(publish) => Response::Published {
             log: log(),
             acknowledged: publish.events.len() as u64,

@@ -135,11 +135,18 @@ pub struct TokenArguments {
 
 #[derive(Debug, Args)]
 pub struct NodesArguments {
-    /// `remove NODE` (not there yet)
-    #[arg(hide = true)]
-    pub action: Option<String>,
-    #[arg(hide = true)]
-    pub rest: Vec<String>,
+    #[command(subcommand)]
+    pub action: Option<NodesAction>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum NodesAction {
+    /// Give a node up that is gone for good: it is refused for ever, and what lived on it starts anew
+    Remove {
+        /// Its id as `dunlin nodes` prints it, or the end of it
+        #[arg(value_name = "NODE")]
+        id: String,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -311,7 +318,13 @@ mod tests {
     fn commands_of_later_versions_take_anything() {
         assert!(parse("dunlin bench publish --size 128").is_ok());
         assert!(parse("dunlin diff x.toml").is_ok());
-        assert!(parse("dunlin nodes remove 12D3").is_ok());
+        // Global arguments are not mixed up with what stands behind the command.
+        let remove = parse("dunlin nodes remove 12D3 --node 127.0.0.1:1").unwrap();
+        assert_eq!(remove.target.node.as_deref(), Some("127.0.0.1:1"));
+        assert!(
+            parse("dunlin nodes remove 12D3").unwrap().target.node.is_none()
+                && parse("dunlin nodes remove").is_err()
+        );
     }
 
     #[test]

@@ -13,8 +13,9 @@ use ureq::{Agent, Body};
 use super::client::{Client, Failure, TailEvents};
 use crate::api::cursor;
 use crate::api::json::{
-    BadJson, DeadLetterJson, DeployedJson, LettersMovedJson, LinesTakenJson, ModuleJson, NOT_REACHED,
-    NodeJson, PipelineJson, RemovedJson, ShownJson, StateJson, StatusJson, TailJson, TokensRotatedJson,
+    BadJson, DeadLetterJson, DeployedJson, GivenUpJson, LettersMovedJson, LinesTakenJson, ModuleJson,
+    NOT_REACHED, NodeJson, NodeRemovedJson, PipelineJson, RemovedJson, ShownJson, StateJson, StatusJson,
+    TailJson, TokensRotatedJson,
 };
 use crate::api::problem::Problem;
 
@@ -202,6 +203,22 @@ impl Client for HttpClient {
                 let call = self.agent.post(url).header("authorization", &self.authorization).send_empty();
                 let moved: LettersMovedJson = self.json(self.checked(call)?)?;
                 Ok(Response::LettersMoved(moved.into_rpc()?))
+            }
+            Request::RemoveNode { node } => {
+                let url = self.url(&format!("/v1/nodes/{node}"));
+                let call = self.agent.delete(url).header("authorization", &self.authorization).call();
+                let removed: NodeRemovedJson = self.json(self.checked(call)?)?;
+                Ok(Response::NodeRemoved(removed.into_rpc()?))
+            }
+            Request::GivenUp { pipeline } => {
+                let given_up = match pipeline {
+                    Some(pipeline) => {
+                        self.get_json::<ShownJson>(&format!("/v1/pipelines/{pipeline}"))?.given_up
+                    }
+                    None => self.get_json::<Vec<GivenUpJson>>("/v1/nodes/given-up")?,
+                };
+                let given_up = given_up.into_iter().map(GivenUpJson::into_rpc);
+                Ok(Response::GivenUp(given_up.collect::<Result<_, _>>()?))
             }
             // The node chooses the salt itself.
             Request::RotateTokens { .. } => {

@@ -5,6 +5,7 @@ use dunlin_protocol::rpc::{ActorStatus, Request, Response};
 
 use super::arguments::StateArguments;
 use super::client::{Client, ask_patiently};
+use super::nodes::sentences;
 use super::output::{Output, bytes_text, short};
 use crate::api::door::unexpected;
 use crate::api::json::{
@@ -68,12 +69,16 @@ pub fn pipelines(client: &dyn Client, out: &Output) -> anyhow::Result<()> {
 }
 
 pub fn show(client: &dyn Client, pipeline: Name, out: &Output) -> anyhow::Result<()> {
-    let shown = match client.ask(Request::Show { pipeline })? {
+    let shown = match client.ask(Request::Show { pipeline: pipeline.clone() })? {
         Response::Shown(shown) => shown,
         other => return Err(wrong_answer(&other)),
     };
+    let given_up = match client.ask(Request::GivenUp { pipeline: Some(pipeline) })? {
+        Response::GivenUp(given_up) => given_up,
+        other => return Err(wrong_answer(&other)),
+    };
     if out.json {
-        return out.object(&ShownJson::from(&shown));
+        return out.object(&ShownJson::from(&shown).with(&given_up));
     }
     out.line(&format!(
         "{} is {}, revision {}, durability {}, copies {}",
@@ -110,7 +115,8 @@ pub fn show(client: &dyn Client, pipeline: Name, out: &Output) -> anyhow::Result
     }
     let header = ["STAGE", "FROM", "ACTOR", "NODE", "IN", "OUT", "LAG", "COMMITTED", "WATERMARK", "ERRORS"];
     out.table(&header, rows)?;
-    troubles.iter().try_for_each(|trouble| out.line(trouble))
+    troubles.iter().try_for_each(|trouble| out.line(trouble))?;
+    given_up.iter().flat_map(sentences).try_for_each(|text| out.line(&text))
 }
 
 /// What an actor could not take, in words; `-` for nothing.

@@ -12,6 +12,7 @@ mod http_client;
 mod inspect;
 mod letters;
 mod mesh_client;
+mod nodes;
 mod output;
 mod publish;
 mod tail;
@@ -22,7 +23,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 
-use arguments::{Command, Invocation};
+use arguments::{Command, Invocation, NodesAction, NodesArguments};
 pub use arguments::{RunArguments, TokenArguments};
 use client::{Client, ConnectMultiaddr, TargetError};
 pub use http_client::HttpClient;
@@ -91,8 +92,10 @@ fn carry_out(invocation: Invocation, wiring: &Wiring) -> anyhow::Result<()> {
             token::rotate(&*connect()?, || (wiring.token)(&arguments, &target.folder()?), &out)
         }
         Command::Token(arguments) => out.line(&(wiring.token)(&arguments, &target.folder()?)?),
-        Command::Nodes(arguments) if arguments.action.is_some() => not_yet("nodes remove"),
-        Command::Nodes(_) => inspect::nodes(&*connect()?, &out),
+        Command::Nodes(NodesArguments { action: None }) => inspect::nodes(&*connect()?, &out),
+        Command::Nodes(NodesArguments { action: Some(NodesAction::Remove { id }) }) => {
+            nodes::remove(&*connect()?, &id, &out)
+        }
         Command::Status => inspect::status(&*connect()?, &out),
         Command::Pipelines => inspect::pipelines(&*connect()?, &out),
         Command::Show { pipeline } => inspect::show(&*connect()?, pipeline, &out),

@@ -15,7 +15,7 @@ use super::letters::LetterOrder;
 use super::work::{Next, Verdict, Work, backoff};
 use crate::effect::{ActorSpec, CallError, CallId, Invoked, Outcome};
 use crate::event::Placed;
-use crate::id::{EventId, LetterId, LogId, Position, Seq};
+use crate::id::{Epoch, EventId, LetterId, LogId, Position, Seq};
 use crate::limits::{
     BATCH_BYTES_MAX, BATCH_EVENTS_MAX, DEAD_LETTER_BYTES_MAX, DEAD_LETTERS_MAX, PARKED_MAX, RETRY_LAST,
 };
@@ -68,6 +68,8 @@ pub struct Upstream {
     pub aside: bool,
     /// Why it cannot be read on, until it can.
     pub trouble: Option<String>,
+    /// Its node was given up: nobody reads it any more.
+    forsaken: bool,
 }
 
 impl Upstream {
@@ -81,6 +83,7 @@ impl Upstream {
             mark: None,
             aside: false,
             trouble: None,
+            forsaken: false,
         }
     }
 
@@ -571,6 +574,37 @@ impl Actor {
                 (true, actions)
             }
         }
+    }
+
+    /// Nothing more comes of this log: its node was given up. What has come is taken in, and then a commit
+    /// says that it holds no watermark back. True: there is something to do. `edge` numbers a new upstream.
+    pub fn forsake(&mut self, log: &LogId, now: Time, edge: EdgeId) -> bool {
+        let in_hand = self.position_in_hand(log);
+        let known = self.memory.frontier.get(log).copied();
+        if !self.upstream.contains_key(log) {
+            if known.is_none_or(|advance| advance.idle) {
+                return false;
+            }
+            self.upstream.insert(*log, Upstream::new(edge, BTreeMap::new()).resumed(known.as_ref()));
+        }
+        let Some(upstream) = self.upstream.get_mut(log) else { return false };
+        if core::mem::replace(&mut upstream.forsaken, true) {
+            return false;
+        }
+        let mut at = upstream.queue.back().map_or(in_hand, |slice| slice.position);
+        upstream.head = at.seq;
+        upstream.trouble = None;
+        upstream.aside = true;
+        if at == Position::START {
+            if known.is_none() {
+                return false;
+            }
+            // An advance to the very start would say that this log follows another.
+            at.epoch = Epoch(1);
+        }
+        upstream.queue.push_back(Slice { position: at, events: Vec::new(), mark: None, closed: None });
+        self.empty_since.get_or_insert(now);
+        true
     }
 
     /// The upstream log really ended at `to`, before where this actor stood: it falls back, by rule.

@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 
 use super::catalog::{CatalogEntry, LogName};
 use super::facts::Facts;
-pub use super::layout::{Assigned, Layout, Line, Standing};
+pub use super::layout::{Anew, Assigned, Layout, Line, Standing};
 use super::lineage::Known;
 use crate::id::{Digest, LogId, Name, NodeId};
 use crate::pipeline::manifest::Manifest;
@@ -104,8 +104,8 @@ impl Assignment {
         Some(CatalogEntry::SourceOpened { pipeline: pipeline.clone(), source: source.clone(), born })
     }
 
-    /// The openings that a node owes at once: its connectors' sources whose logs are not open yet, and
-    /// those that take over from a log of an earlier revision.
+    /// The openings that a node owes at once: its connectors' sources whose logs are not open yet, those
+    /// that take over from a log of an earlier revision, and shares of nodes that were given up.
     pub fn openings_due(&self, node: &NodeId, facts: &Facts) -> Vec<CatalogEntry> {
         let mut due = Vec::new();
         for (pipeline, layout) in &self.layouts {
@@ -118,6 +118,12 @@ impl Assignment {
                     due.extend(self.opening(pipeline, name));
                 }
             }
+            let owed = layout.anew.iter().filter(|one| one.heir == Some(*node) && !one.begun);
+            due.extend(owed.map(|one| CatalogEntry::Reborn {
+                pipeline: pipeline.clone(),
+                log: one.log,
+                born: one.born,
+            }));
         }
         due
     }

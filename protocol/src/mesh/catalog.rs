@@ -40,13 +40,26 @@ pub enum CatalogEntry {
     Revision(Revision),
     /// Events of this source enter on this node from now on.
     SourceOpened { pipeline: Name, source: Name, born: CatalogRef },
-    /// A log of this node is closed, and a revision that wins again still calls it its own: this record
-    /// bears the one that stands in for it. `born` is the birth that both carry on.
+    /// A log of this node is closed, and a revision that wins again still calls it its own; or it was a log
+    /// of a node that was given up, whose share is this node's now. This record bears the one that stands
+    /// in for it. `born` is the birth that both carry on.
     Reborn { pipeline: Name, log: LogId, born: CatalogRef },
     /// Tokens given before are refused from now on. `members`: whose certificates count all the same.
     TokensRotated { rotation: Rotation, members: BTreeSet<NodeId> },
     /// This node let that one in by a token, and vouches for it.
     Admitted { node: NodeId },
+    /// A node is given up for good: its identity is refused from now on, and what lived on it starts
+    /// anew, on nodes that this fact names.
+    NodeRemoved { node: NodeId, removal: Removal },
+}
+
+/// Who takes over from a node that was given up. For each unit that had shares on it the nodes that may
+/// have them; of two facts about one node the one in the smaller record counts.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Removal {
+    pub homes: BTreeMap<Name, BTreeMap<UnitId, Vec<NodeId>>>,
+    /// For units that the node that said it did not know of.
+    pub others: Vec<NodeId>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]

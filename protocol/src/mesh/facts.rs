@@ -3,10 +3,12 @@
 
 use alloc::collections::{BTreeMap, BTreeSet};
 
-use super::catalog::{CatalogEntry, CatalogRef, NodeFacts};
+use super::catalog::{CatalogEntry, CatalogRef, NodeFacts, Removal};
 use super::lineage::{Current, Known, Lineage};
+use super::placement::heaviest;
 use super::roll::Roll;
 use crate::id::{Digest, LogId, Name, NodeId, Seq};
+use crate::pipeline::plan::UnitId;
 
 /// A source log that stands open: events of `source` enter on `node`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -34,6 +36,8 @@ pub struct Facts {
     reborn: BTreeMap<(LogId, NodeId), (CatalogRef, CatalogRef)>,
     /// Who may come in.
     roll: Roll,
+    /// What counts of each node that was given up, and the record that says it.
+    removals: BTreeMap<NodeId, (CatalogRef, Removal)>,
     /// How far each node's log is folded.
     folded: BTreeMap<NodeId, Seq>,
     unsettled: BTreeSet<Name>,
@@ -71,9 +75,36 @@ impl Facts {
         })
     }
 
-    /// The record that bore the log in place of this closed one. Only the closed log's own node may say so.
+    /// The record that bore the log in place of this one on this node: the node that closed it, or that has
+    /// it since the other was given up.
     pub fn reborn(&self, log: &LogId, node: NodeId) -> Option<CatalogRef> {
         self.reborn.get(&(*log, node)).map(|(at, _)| *at)
+    }
+
+    /// The nodes that said so of a log that is not theirs: their records bear what starts anew there in
+    /// place of this log of a node that was given up.
+    pub fn begun_anew(&self, log: LogId) -> impl Iterator<Item = (NodeId, CatalogRef)> + '_ {
+        let all = (log, NodeId([0; 32]))..=(log, NodeId([0xff; 32]));
+        self.reborn.range(all).map(|((_, node), (at, _))| (*node, *at))
+    }
+
+    pub fn is_removed(&self, node: &NodeId) -> bool {
+        self.removals.contains_key(node)
+    }
+
+    /// The node that takes over a share of a unit from this one, which was given up. None: nobody was there.
+    pub fn heir(&self, node: &NodeId, pipeline: &Name, unit: &UnitId, share: u16) -> Option<NodeId> {
+        let mut at = *node;
+        let mut passed = BTreeSet::new();
+        while let Some((_, removal)) = self.removals.get(&at) {
+            // Two facts may name each other's node.
+            if !passed.insert(at) {
+                return None;
+            }
+            let named = removal.homes.get(pipeline).and_then(|units| units.get(unit));
+            at = heaviest(pipeline, unit, share, named.unwrap_or(&removal.others))?;
+        }
+        Some(at)
     }
 
     /// The birth that a log named by this record carries on: a source log is borne by its opening, one
@@ -133,6 +164,13 @@ impl Facts {
             }
             CatalogEntry::Admitted { node } => {
                 self.roll.vouched.insert(node);
+            }
+            CatalogEntry::NodeRemoved { node, removal } => {
+                self.roll.removed.insert(node);
+                let known = self.removals.entry(node).or_insert_with(|| (reference, removal.clone()));
+                if reference < known.0 {
+                    *known = (reference, removal);
+                }
             }
         }
         self.version += 1;

@@ -9,6 +9,11 @@
 //! it begins with the first, and each `Close` names the next one. So a node that comes back late, or
 //! revisions that win in turn, need no agreement: the node that holds a line writes its one way through
 //! it, and its readers walk behind.
+//!
+//! The lines of a node that was **given up** stay where they are: nobody writes them any more, and what
+//! their readers have of them is all there will be. Each share that stood on it goes to another node, as
+//! the fact of the removal says, and begins a line of its own there: that node's `Reborn` of the dead log
+//! bears the first log of it. (No other record could: births by revisions name the share, not the node.)
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::sync::Arc;
@@ -63,6 +68,25 @@ pub struct Line {
     pub wanted: Option<LogId>,
     /// An actor that should be at work reads it, or has to read what is left of it.
     pub read: bool,
+    /// Its node was given up: nothing more comes of it.
+    pub gone: bool,
+}
+
+/// A share of the revision that stands whose node was given up, and who has it now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Anew {
+    pub unit: Arc<Unit>,
+    root: CatalogRef,
+    pub share: Share,
+    /// The birth that it carries on.
+    pub born: CatalogRef,
+    pub from: NodeId,
+    /// None: nobody was there to take it.
+    pub heir: Option<NodeId>,
+    /// The log that it stands in for.
+    pub log: LogId,
+    /// The new node has said so, and its log is born.
+    pub begun: bool,
 }
 
 impl Line {
@@ -118,6 +142,8 @@ pub struct Layout {
     pub lines: Vec<Line>,
     /// The logs that should be written: units in plan order, then by share.
     pub logs: Vec<Arc<Assigned>>,
+    /// Shares of nodes that were given up.
+    pub anew: Vec<Anew>,
     /// For each line the lines that its actors read or have read.
     routes: Vec<Vec<usize>>,
 }
@@ -159,9 +185,11 @@ impl Layout {
         let mut drawing =
             Drawing { facts, eras: &eras, manifest: &manifest, lines: Vec::new(), index: BTreeMap::new() };
         drawing.sources(&current.revision.pipeline);
+        drawing.begun_anew();
         for era in &eras {
             drawing.era(era);
         }
+        let anew = drawing.eras.last().map(|tip| drawing.inherited(tip)).unwrap_or_default();
         let lines = drawing.finish(current);
         let mut layout = Layout {
             current: current.clone(),
@@ -170,6 +198,7 @@ impl Layout {
             eras,
             lines,
             logs: Vec::new(),
+            anew,
             routes: Vec::new(),
         };
         layout.routes = layout.lines.iter().map(|line| layout.lines_read_by(line)).collect();
@@ -217,7 +246,7 @@ impl Layout {
             .collect();
         let carries =
             move |line: &&Line| carry.iter().any(|(era, unit)| **unit == line.unit && meets(era, line));
-        self.lines.iter().filter(carries)
+        self.lines.iter().filter(|line| !line.gone).filter(carries)
     }
 
     /// Every log whose actor must pass this one before it may go.
@@ -332,6 +361,19 @@ impl Layout {
         }
     }
 
+    /// The sources whose files this node reads, or would.
+    pub fn files_read_by(&self, node: &NodeId) -> Vec<Name> {
+        let Some(deployed) = self.current.deployed() else { return Vec::new() };
+        let homes = |unit: &Unit| deployed.placement.get(&unit.id).and_then(|nodes| nodes.first()).copied();
+        let reads = |unit: &&Unit| match &unit.home {
+            Home::Entry(Source { connector: Connector::File { .. }, .. }) => {
+                homes(unit).unwrap_or(deployed.taken_by) == *node
+            }
+            Home::Entry(_) | Home::WithInput | Home::Shares(_) | Home::Single => false,
+        };
+        self.plan.units.iter().filter(reads).map(|unit| unit.id.name.clone()).collect()
+    }
+
     /// The revisions that the layout was made of.
     pub(super) fn is_era(&self, record: CatalogRef) -> bool {
         self.eras.iter().any(|era| era.known.reference == record)
@@ -374,6 +416,46 @@ impl Drawing<'_> {
         }
     }
 
+    /// What other nodes began in place of logs of nodes that were given up: in the order in which each of
+    /// them said so, since that is the order in which it wrote them.
+    fn begun_anew(&mut self) {
+        let mut begun: Vec<(CatalogRef, NodeId, Anew)> = Vec::new();
+        for era in self.eras {
+            for inherited in self.inherited(era) {
+                let others = self.facts.begun_anew(inherited.log).filter(|(node, _)| *node != inherited.from);
+                begun.extend(others.map(|(node, at)| (at, node, inherited.clone())));
+            }
+        }
+        begun.sort_by_key(|(at, ..)| *at);
+        for (at, node, Anew { unit, root, share, born, .. }) in begun {
+            let line = self.line((unit.id.clone(), Some(root), share, node));
+            self.add(line, at, born, &unit);
+        }
+    }
+
+    /// The shares of this revision whose nodes were given up.
+    fn inherited(&self, era: &Era) -> Vec<Anew> {
+        let mut inherited = Vec::new();
+        for unit in &era.plan.units {
+            let (Home::Shares(_) | Home::Single, Some(root)) = (&unit.home, era.roots.get(&unit.id)) else {
+                continue;
+            };
+            let nodes = era.placed(&unit.id);
+            let of = nodes.len() as u16;
+            let born = era.known.birth(&unit.id);
+            for (index, from) in (0u16..).zip(nodes).filter(|(_, node)| self.facts.is_removed(node)) {
+                let share = Share::Slots { index, of };
+                let pipeline = self.manifest.name.clone();
+                let heir = self.facts.heir(from, &pipeline, &unit.id, index);
+                let log = LogName::Actor { pipeline, born, unit: unit.id.clone(), share }.id();
+                let begun = heir.is_some_and(|heir| self.facts.reborn(&log, heir).is_some());
+                let unit = Arc::new(unit.clone());
+                inherited.push(Anew { unit, root: *root, share, born, from: *from, heir, log, begun });
+            }
+        }
+        inherited
+    }
+
     fn era(&mut self, era: &Era) {
         let mut holders: BTreeMap<&UnitId, BTreeSet<NodeId>> = BTreeMap::new();
         for unit in &era.plan.units {
@@ -395,7 +477,9 @@ impl Drawing<'_> {
                     (0u16..).zip(nodes).map(|(index, node)| (Share::Slots { index, of }, *node)).collect()
                 }
             };
-            holders.insert(&unit.id, homes.iter().map(|(_, node)| *node).collect());
+            let at = homes.iter().map(|(_, node)| *node);
+            let anew = self.lines.iter().filter(|line| line.unit == unit.id && meets(era, line));
+            holders.insert(&unit.id, at.chain(anew.map(|line| line.node)).collect());
             let Some(root) = era.roots.get(&unit.id).copied() else { continue };
             let shared = Arc::new(unit.clone());
             for (share, node) in homes {
@@ -411,7 +495,8 @@ impl Drawing<'_> {
             return *index;
         }
         let (unit, root, share, node) = key.clone();
-        self.lines.push(Line { unit, root, share, node, logs: Vec::new(), wanted: None, read: false });
+        let gone = self.facts.is_removed(&node);
+        self.lines.push(Line { unit, root, share, node, logs: Vec::new(), wanted: None, read: false, gone });
         self.index.insert(key, self.lines.len() - 1);
         self.lines.len() - 1
     }
@@ -463,8 +548,15 @@ impl Drawing<'_> {
     /// Which log of each line should be written: the newest of the birth that stands.
     fn finish(mut self, current: &Current) -> Vec<Line> {
         let Some(tip) = self.eras.last() else { return Vec::new() };
+        let inherited = self.inherited(tip);
         for line in &mut self.lines {
+            // A share has one node: of those that began it anew the one that the facts name.
+            let of_another = || {
+                let share = inherited.iter().find(|one| one.unit.id == line.unit && one.share == line.share);
+                share.is_some_and(|one| one.heir != Some(line.node))
+            };
             let stands = tip.plan.unit(&line.unit).is_some() && meets(tip, line);
+            let stands = stands && !line.gone && !of_another();
             let born = current.birth(&line.unit);
             let wanted = line.logs.iter().rposition(|log| stands && log.born == born);
             if let Some(log) = wanted.and_then(|at| line.logs.get_mut(at)) {

@@ -15,7 +15,7 @@ use super::catalog::NodeFacts;
 use crate::id::{Digest, Name, NodeId};
 use crate::limits::SHARES_MAX;
 use crate::pipeline::manifest::{Connector, Outlet, PlacementRule};
-use crate::pipeline::plan::{Head, Home, Unit};
+use crate::pipeline::plan::{Head, Home, Unit, UnitId};
 use crate::wire::codec;
 
 /// Shares of a keyed stage that says nothing: this many, or one per node when there are fewer.
@@ -39,11 +39,7 @@ pub fn place(
         Home::Single => (Some(1), touches_the_takers_disk(&unit.chain.head)),
         Home::Shares(shares) => (shares.or(rule.and_then(|rule| rule.shares)), false),
     };
-    let fit: Vec<NodeId> =
-        candidates.iter().filter(|(_, facts)| satisfies(facts, rule)).map(|(node, _)| *node).collect();
-    if fit.is_empty() {
-        return Err(nobody(&unit.id.name, rule));
-    }
+    let fit = fit_for(&unit.id, rule, candidates)?;
     if at_taker && fit.contains(&taken_by) {
         return Ok(vec![taken_by]);
     }
@@ -74,6 +70,23 @@ fn spread(pipeline: &Name, unit: &Unit, shares: usize, nodes: &[NodeId]) -> Vec<
 
 fn weight(pipeline: &Name, unit: &Unit, share: usize, node: NodeId) -> Digest {
     Digest::of(&codec::encode(&("dunlin place 1", pipeline, &unit.id, share as u64, node)))
+}
+
+/// The node among these to which a share goes when all have room for it.
+pub(super) fn heaviest(pipeline: &Name, unit: &UnitId, share: u16, nodes: &[NodeId]) -> Option<NodeId> {
+    let weight = |node: NodeId| Digest::of(&codec::encode(&("dunlin heir 1", pipeline, unit, share, node)));
+    nodes.iter().copied().max_by_key(|node| weight(*node))
+}
+
+/// The nodes among these that may be given this unit's work. The error is a sentence for the user.
+pub fn fit_for(
+    unit: &UnitId,
+    rule: Option<&PlacementRule>,
+    candidates: &BTreeMap<NodeId, NodeFacts>,
+) -> Result<Vec<NodeId>, String> {
+    let fit: Vec<NodeId> =
+        candidates.iter().filter(|(_, facts)| satisfies(facts, rule)).map(|(node, _)| *node).collect();
+    if fit.is_empty() { Err(nobody(&unit.name, rule)) } else { Ok(fit) }
 }
 
 /// Whoever deploys a file sink or looks at a screen expects it on the node that was asked.

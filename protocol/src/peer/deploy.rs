@@ -139,7 +139,7 @@ impl Peer {
     }
 
     /// The members that may be given work.
-    fn candidates(&self) -> BTreeMap<NodeId, NodeFacts> {
+    pub(super) fn candidates(&self) -> BTreeMap<NodeId, NodeFacts> {
         let mut nodes: BTreeMap<NodeId, NodeFacts> = self
             .catalog
             .facts()

@@ -218,12 +218,26 @@ impl Peer {
         self.tell_heads(effects);
     }
 
-    /// Sources that connectors feed here are opened at once.
+    /// Sources that connectors feed here are opened at once, and shares taken over from nodes that were
+    /// given up begin.
     pub(super) fn open_due(&mut self, effects: &mut Effects) {
         let due = self.wiring.assignment().openings_due(&self.me, self.catalog.facts());
         for entry in due {
-            if let CatalogEntry::SourceOpened { pipeline, source, .. } = entry {
-                self.open_source(pipeline, source, effects);
+            match entry {
+                CatalogEntry::SourceOpened { pipeline, source, .. } => {
+                    self.open_source(pipeline, source, effects);
+                }
+                // A share of a node that was given up is this node's now.
+                CatalogEntry::Reborn { log, .. } => {
+                    if self.may_write_catalog() && self.rebearing.insert(log) {
+                        self.append_fact(entry, effects);
+                    }
+                }
+                CatalogEntry::Node(_)
+                | CatalogEntry::Revision(_)
+                | CatalogEntry::TokensRotated { .. }
+                | CatalogEntry::Admitted { .. }
+                | CatalogEntry::NodeRemoved { .. } => {}
             }
         }
     }
@@ -336,8 +350,12 @@ impl Peer {
             return;
         };
         let Some(layout) = assignment.layout_of(assigned) else { return };
-        let mut fresh = Vec::new();
+        let (mut fresh, mut gone) = (Vec::new(), Vec::new());
         for line in layout.read_by(assigned) {
+            if line.gone && !planted(Mutation::AwaitTheRemoved) {
+                gone.extend(line.logs.iter().map(|log| log.id));
+                continue;
+            }
             let aside = line.wanted().is_none_or(|log| layout.inputs(assigned, log).is_none());
             let log = match planted(Mutation::PassEarly) {
                 true => line.wanted(),
@@ -364,6 +382,22 @@ impl Peer {
             upstream.aside = aside;
             machine.upstream.insert(log, upstream);
             self.speak(edge, effects);
+        }
+        for log in gone {
+            self.forsake(actor, log, effects);
+        }
+    }
+
+    /// The node of an upstream log was given up: it is not waited for any more.
+    fn forsake(&mut self, actor: LogId, log: LogId, effects: &mut Effects) {
+        let unused = EdgeId(self.fresh());
+        let Some(machine) = self.actors.get_mut(&actor) else { return };
+        let edge = machine.upstream.get(&log).map(|upstream| upstream.edge);
+        if machine.forsake(&log, self.now, unused) {
+            self.restless_actors.insert(actor);
+        }
+        if let Some(edge) = edge {
+            self.drop_reader(edge, effects);
         }
     }
 

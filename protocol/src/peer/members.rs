@@ -1,23 +1,30 @@
-//! Who belongs to the mesh: whoever is let in is vouched for, tokens are rotated, and nobody listens to
-//! those whom the facts refuse.
+//! Who belongs to the mesh: whoever is let in is vouched for, tokens are rotated, nodes that are gone are
+//! given up, and nobody listens to those whom the facts refuse.
 
-use alloc::collections::BTreeSet;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::Peer;
 use crate::actor::source::Asker;
 use crate::effect::{Effect, Effects, Level};
-use crate::id::{NodeId, Seq};
+use crate::id::{Name, NodeId, Seq};
 use crate::limits::NODES_MAX;
-use crate::mesh::catalog::CatalogEntry;
+use crate::mesh::catalog::{CatalogEntry, Removal, Share};
+use crate::mesh::placement::fit_for;
 use crate::mesh::roll::Rotation;
-use crate::rpc::{FaultKind, Response, TokensRotated};
+use crate::mutation::{Mutation, planted};
+use crate::pipeline::plan::Role;
+use crate::rpc::{FaultKind, GivenUp, Liveness, NodeRemoved, Response, TokensRotated};
 use crate::time::{Span, Time};
 use crate::wire::handshake::Secret;
 
 /// How long a fact that stands here waits for the connected members to hold it too, before it is answered.
 const TELL_WAIT: Span = Span(3_000);
+
+/// A node that has run for so long knows which members are gone: longer than any suspicion lasts.
+const PROBED_AFTER: Span = Span(10_000);
 
 /// A fact of this node's own log that a client waits for.
 #[derive(Debug)]
@@ -31,6 +38,7 @@ pub(super) struct Telling {
 #[derive(Debug, Clone)]
 enum Told {
     Rotation,
+    Removal(NodeId),
 }
 
 impl Peer {
@@ -38,7 +46,8 @@ impl Peer {
     pub(super) fn is_refused(&self, node: NodeId) -> bool {
         let roll = self.catalog.facts().roll();
         let vouched = || self.admitted.contains(&node) || roll.check_member(node).is_ok();
-        node != self.me && (roll.check_identity(node).is_err() || !vouched())
+        let refused = roll.check_identity(node).is_err() || !vouched();
+        node != self.me && refused && !planted(Mutation::HearTheRemoved)
     }
 
     /// A node that the facts refuse is connected.
@@ -89,6 +98,84 @@ impl Peer {
         self.tell(asker, CatalogEntry::TokensRotated { rotation, members }, Told::Rotation, effects);
     }
 
+    /// Gives a node up for good. Only one that is gone: whoever is alive would go on with what it has.
+    pub(super) fn remove_node(&mut self, asker: Asker, node: NodeId, effects: &mut Effects) {
+        let facts = self.catalog.facts();
+        if facts.is_removed(&node) {
+            let given_up = self.given_up(None, Some(node));
+            let response = Response::NodeRemoved(NodeRemoved { node, unheard: Vec::new(), given_up });
+            return self.answer(asker, response, effects);
+        }
+        if !facts.nodes().contains_key(&node) && !self.membership.members().contains_key(&node) {
+            let why = format!("there is no node {node} in this mesh; see `dunlin nodes`");
+            return self.fail(asker, FaultKind::Unknown, why, effects);
+        }
+        // Before the members have been probed all of them count as gone.
+        if self.now.since(self.started_at) < PROBED_AFTER {
+            let why = "this node has just started and does not know yet who is gone; try again in a moment";
+            return self.fail(asker, FaultKind::Busy { retry_after_ms: 1_000 }, why, effects);
+        }
+        if self.reachable(node) || self.liveness(node) != Liveness::Gone {
+            let why = format!(
+                "node {node} is alive, or was a moment ago; only a node that is gone can be given up: stop it, wait until `dunlin nodes` says gone, and try again"
+            );
+            return self.fail(asker, FaultKind::Conflict, why, effects);
+        }
+        match self.removal_of(node) {
+            Err(why) => self.fail(asker, FaultKind::Conflict, why, effects),
+            Ok(removal) => {
+                let entry = CatalogEntry::NodeRemoved { node, removal };
+                self.tell(asker, entry, Told::Removal(node), effects);
+            }
+        }
+    }
+
+    /// Who may take over what lives on this node. The error is a sentence for the user.
+    fn removal_of(&self, node: NodeId) -> Result<Removal, String> {
+        let candidates = self.candidates();
+        let mut homes: BTreeMap<Name, BTreeMap<_, _>> = BTreeMap::new();
+        for (pipeline, layout) in self.wiring.assignment().pipelines() {
+            for line in layout.lines.iter().filter(|line| line.node == node) {
+                let Share::Slots { .. } = line.share else { continue };
+                let rule = layout.manifest.placement.get(&line.unit.name);
+                let fit = fit_for(&line.unit, rule, &candidates)
+                    .map_err(|why| format!("'{}' of '{pipeline}' would have no node: {why}", line.unit.name));
+                // What no revision wants any more needs nobody.
+                match (fit, line.wanted) {
+                    (Ok(fit), _) => {
+                        _ = homes.entry(pipeline.clone()).or_default().insert(line.unit.clone(), fit)
+                    }
+                    (Err(why), Some(_)) => return Err(why),
+                    (Err(_), None) => {}
+                }
+            }
+        }
+        Ok(Removal { homes, others: candidates.into_keys().collect() })
+    }
+
+    /// What nodes that were given up leave behind.
+    pub(super) fn given_up(&self, pipeline: Option<&Name>, node: Option<NodeId>) -> Vec<GivenUp> {
+        let mut all = Vec::new();
+        for (name, layout) in self.wiring.assignment().pipelines() {
+            if pipeline.is_some_and(|wanted| wanted != name) {
+                continue;
+            }
+            let removed = self.catalog.facts().roll().removed.iter().copied();
+            for node in removed.filter(|gone| node.is_none_or(|wanted| wanted == *gone)) {
+                let sources =
+                    layout.lines.iter().filter(|line| line.node == node && line.unit.role == Role::Source);
+                let lost = super::distinct(sources.map(|line| line.unit.name.clone()));
+                let ended = layout.files_read_by(&node);
+                let anew = layout.anew.iter().filter(|one| one.from == node);
+                let anew = super::distinct(anew.map(|one| (one.unit.id.name.clone(), one.heir)));
+                if !(lost.is_empty() && ended.is_empty() && anew.is_empty()) {
+                    all.push(GivenUp { pipeline: name.clone(), node, lost, ended, anew });
+                }
+            }
+        }
+        all
+    }
+
     /// Writes a fact that a client waits for.
     fn tell(&mut self, asker: Asker, entry: CatalogEntry, what: Told, effects: &mut Effects) {
         if !self.may_write_catalog() {
@@ -119,6 +206,11 @@ impl Peer {
                     rotations: self.catalog.facts().roll().rotations.len() as u32,
                     unheard: self.unheard_of(seq),
                 }),
+                Told::Removal(node) => {
+                    self.rewire(effects);
+                    let given_up = self.given_up(None, Some(node));
+                    Response::NodeRemoved(NodeRemoved { node, unheard: self.unheard_of(seq), given_up })
+                }
             };
             self.answer(asker, response, effects);
         }

@@ -15,7 +15,7 @@
 //! | `letters` | dead letters: listed, replayed, dropped |
 //! | `questions` | clients' questions, gathered from other nodes |
 //! | `deploy` | new revisions and removals |
-//! | `members` | who belongs to the mesh: letting in, rotating tokens |
+//! | `members` | who belongs to the mesh: letting in, rotating tokens, giving nodes up |
 //! | `wiring` | what the catalog makes of it: logs, streams, shares |
 //!
 //! Invariants: nothing is answered, served or applied before `Persisted`; the wiring of pipelines
@@ -256,6 +256,11 @@ impl Peer {
         self.phase.is_open()
     }
 
+    /// Whether a connection with this node is taken for one with a member.
+    pub fn hears(&self, node: NodeId) -> bool {
+        self.connected.contains(&node)
+    }
+
     /// What is deployed, as this node serves it.
     pub fn manifests(&self) -> BTreeMap<Name, Arc<Manifest>> {
         let layouts = self.wiring.assignment().pipelines().iter();
@@ -405,6 +410,8 @@ impl Peer {
                     | Response::Deployed { .. }
                     | Response::Removed { .. }
                     | Response::TokensRotated(_)
+                    | Response::NodeRemoved(_)
+                    | Response::GivenUp(_)
                     | Response::Events { .. } => Reply::Failed(Fault {
                         kind: FaultKind::Invalid,
                         detail: "a node asked for what only clients are answered".into(),

@@ -268,6 +268,12 @@ impl Peer {
             );
             return self.fail(asker, FaultKind::Unknown, why, effects);
         };
+        if self.catalog.facts().is_removed(&writer) {
+            let why = format!(
+                "log {log} was written by node {writer}, which was removed for good: what it holds that no other node had read is lost; publish without the log's name, as a new producer"
+            );
+            return self.fail(asker, FaultKind::Conflict, why, effects);
+        }
         if writer == self.me {
             // Known to the catalog, not opened yet.
             return self.fail(

@@ -93,6 +93,11 @@ impl Peer {
             }
             Request::Deploy { manifest } => self.deploy(asker, manifest, effects),
             Request::Remove { pipeline } => self.remove(asker, pipeline, effects),
+            Request::RemoveNode { node } => self.remove_node(asker, node, effects),
+            Request::GivenUp { pipeline } => {
+                let given_up = Response::GivenUp(self.given_up(pipeline.as_ref(), None));
+                self.answer(asker, given_up, effects);
+            }
             Request::RotateTokens { salt } => self.rotate_tokens(asker, salt, effects),
             Request::Publish(publish) => self.publish(asker, publish, effects),
             Request::Tail(tail) => self.open_tap(id, tail, effects),
@@ -229,7 +234,9 @@ impl Peer {
     }
 
     fn gather_actors(&mut self, asker: Asker, wants: Wants, pipeline: Option<Name>, effects: &mut Effects) {
-        let nodes = distinct(self.catalog.facts().nodes().keys().copied().chain([self.me]));
+        let facts = self.catalog.facts();
+        let members = facts.nodes().keys().filter(|node| !facts.is_removed(node));
+        let nodes = distinct(members.copied().chain([self.me]));
         let questions =
             nodes.into_iter().map(|node| (node, Question::Actors { pipeline: pipeline.clone() })).collect();
         self.gather(asker, wants, questions, effects);
@@ -257,6 +264,13 @@ impl Peer {
                 "pipeline '{pipeline}' has no stage '{stage}' with an actor of its own; stages that keep state are wasm, learn and forecast, see `dunlin show {pipeline}`"
             );
             return self.fail(asker, FaultKind::Unknown, why, effects);
+        }
+        let missing = self.wiring.to_begin(pipeline).find(|one| one.unit.id.name == *stage);
+        if let Some(from) = missing.map(|one| one.from) {
+            let why = format!(
+                "node {from} held a part of this state and was removed; the part has not started anew yet, try again in a moment"
+            );
+            return self.fail(asker, FaultKind::Unavailable, why, effects);
         }
         let holds = |share: &Share| match (&key, share) {
             (Some(key), Share::Slots { .. }) => share.slots().contains(slot_of(key.as_bytes())),
@@ -538,6 +552,7 @@ impl Peer {
             .facts()
             .nodes()
             .iter()
+            .filter(|(node, _)| !self.catalog.facts().is_removed(node))
             .map(|(node, facts)| NodeStatus {
                 node: *node,
                 state: self.liveness(*node),
@@ -572,7 +587,8 @@ impl Peer {
             .filter(|report| &report.pipeline == pipeline)
             .map(|report| (report.status.actor, report.status.trouble.is_none() && report.status.epoch > 0))
             .collect();
-        let all = self.wiring.logs_of(pipeline).all(|(log, _)| sound.get(&log) == Some(&true));
+        let all = self.wiring.logs_of(pipeline).all(|(log, _)| sound.get(&log) == Some(&true))
+            && self.wiring.to_begin(pipeline).next().is_none();
         if all { PipelineState::Running } else { PipelineState::Degraded }
     }
 
@@ -586,6 +602,15 @@ impl Peer {
             let status =
                 reported.get(&log).map_or_else(|| self.absent(log, node), |status| (*status).clone());
             by_unit.entry(unit).or_default().push(status);
+        }
+        for anew in self.wiring.to_begin(pipeline) {
+            let node = anew.heir.unwrap_or(anew.from);
+            let trouble = match anew.heir {
+                Some(heir) => format!("node {} was removed; it is to start anew on node {heir}", anew.from),
+                None => format!("node {} was removed, and no node was there to take it", anew.from),
+            };
+            let status = ActorStatus { trouble: Some(trouble), ..self.absent(anew.log, node) };
+            by_unit.entry(anew.unit.id.clone()).or_default().push(status);
         }
         for row in self.wiring.rows_of(pipeline) {
             let actors = row.units.iter().filter_map(|unit| by_unit.get(unit)).flatten().cloned().collect();

@@ -125,7 +125,28 @@ impl Peer {
 
     pub(super) fn follow_streams(&mut self, effects: &mut Effects) {
         let taps: Vec<RequestId> = self.taps.keys().copied().collect();
-        taps.into_iter().for_each(|id| self.follow_stream(id, false, effects));
+        for id in taps {
+            self.forsake_streams(id, effects);
+            self.follow_stream(id, false, effects);
+        }
+    }
+
+    /// What a node that was given up held is not waited for; what came of it comes out.
+    fn forsake_streams(&mut self, id: RequestId, effects: &mut Effects) {
+        let assignment = self.wiring.assignment();
+        let gone = |log: &LogId| assignment.line_of(log).is_some_and(|line| line.gone);
+        let Some(tap) = self.taps.get_mut(&id) else { return };
+        let edges: Vec<(LogId, EdgeId)> =
+            tap.edges.iter().filter(|(log, _)| gone(log)).map(|(log, edge)| (*log, *edge)).collect();
+        if edges.is_empty() {
+            return;
+        }
+        tap.ended.retain(|log, _| !gone(log));
+        for (log, edge) in edges {
+            tap.edges.remove(&log);
+            self.readers.remove(&edge);
+        }
+        self.on_tap_level(id, effects);
     }
 
     pub(super) fn on_tap_credit(&mut self, id: RequestId, bytes: u64, effects: &mut Effects) {

@@ -6,7 +6,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use crate::id::{Digest, LogId, Name, NodeId};
-use crate::mesh::assignment::{Assigned, Assignment, Layout, Line};
+use crate::mesh::assignment::{Anew, Assigned, Assignment, Layout, Line};
 use crate::mesh::catalog::Share;
 use crate::mesh::facts::Facts;
 use crate::pipeline::manifest::{Manifest, StreamName};
@@ -60,6 +60,11 @@ impl Wiring {
             .all_logs(pipeline)
             .iter()
             .map(|assigned| (assigned.id, assigned.node, assigned.unit.id.clone()))
+    }
+
+    /// Shares of nodes that were given up which have not begun on their new nodes.
+    pub fn to_begin(&self, pipeline: &Name) -> impl Iterator<Item = &Anew> {
+        self.layout(pipeline).into_iter().flat_map(|layout| &layout.anew).filter(|one| !one.begun)
     }
 
     pub fn has_stream(&self, pipeline: &Name, stream: &StreamName) -> bool {

@@ -56,6 +56,14 @@ pub enum Request {
     RotateTokens {
         salt: Secret,
     },
+    /// Give a node up for good.
+    RemoveNode {
+        node: NodeId,
+    },
+    /// What nodes that were given up leave behind, of one pipeline or all.
+    GivenUp {
+        pipeline: Option<Name>,
+    },
 }
 
 /// What becomes of a dead letter.
@@ -153,6 +161,31 @@ pub enum Response {
     Failed(Fault),
     LettersMoved(LettersMoved),
     TokensRotated(TokensRotated),
+    NodeRemoved(NodeRemoved),
+    GivenUp(Vec<GivenUp>),
+}
+
+/// A node was given up; the fact stands in the asked node's catalog log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeRemoved {
+    pub node: NodeId,
+    /// Members that have not heard of it: they listen to the node until they do.
+    pub unheard: Vec<NodeId>,
+    pub given_up: Vec<GivenUp>,
+}
+
+/// What a node that was given up leaves behind in one pipeline.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GivenUp {
+    pub pipeline: Name,
+    pub node: NodeId,
+    /// Sources whose events entered there too: what no other node had read of them is lost.
+    pub lost: Vec<Name>,
+    /// Sources whose files were read there: nobody reads them on.
+    pub ended: Vec<Name>,
+    /// Stages and sinks that start anew elsewhere from what is kept of their inputs: their state and dead
+    /// letters begin empty, and what came out of them before may come again. None: nobody was there.
+    pub anew: Vec<(Name, Option<NodeId>)>,
 }
 
 /// The rotation stands in this node's catalog log.

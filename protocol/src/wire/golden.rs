@@ -271,3 +271,20 @@ proptest! {
         prop_assert!(matches!(decoded, Err(TokenError::Malformed(_) | TokenError::Checksum)));
     }
 }
+
+#[test]
+fn facts_about_members_keep_their_bytes() {
+    use crate::mesh::catalog::{CatalogEntry, Removal};
+    use crate::mesh::roll::Rotation;
+    use crate::pipeline::plan::{Role, UnitId};
+    let mut golden = Golden(String::new());
+    let rotation = Rotation { before: 1, salt: [7; 32] };
+    let members = [NODE, OTHER].into();
+    golden.add("tokens rotated", &CatalogEntry::TokensRotated { rotation, members });
+    golden.add("admitted", &CatalogEntry::Admitted { node: OTHER });
+    let unit = UnitId { role: Role::Stage, name: "s".parse().unwrap() };
+    let homes = BTreeMap::from([("p".parse().unwrap(), BTreeMap::from([(unit, vec![NODE])]))]);
+    let removal = Removal { homes, others: vec![NODE] };
+    golden.add("node removed", &CatalogEntry::NodeRemoved { node: OTHER, removal });
+    insta::assert_snapshot!("facts", golden.0);
+}

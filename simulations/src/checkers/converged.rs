@@ -5,9 +5,11 @@ use dunlin_protocol::mesh::membership::Liveness;
 
 use crate::world::World;
 
-pub fn check(world: &World) -> Result<(), String> {
+/// `removed`: a node that was given up; what it knows is its own affair.
+pub fn check(world: &World, removed: Option<usize>) -> Result<(), String> {
     let mut heads = None;
-    for (index, node) in world.nodes.iter().enumerate() {
+    let counts = |index: &usize| Some(*index) != removed;
+    for (index, node) in world.nodes.iter().enumerate().filter(|(index, _)| counts(index)) {
         let Some(peer) = &node.peer else { return Err(format!("n{index} is down")) };
         let ours = peer.catalog().heads();
         match &heads {
@@ -15,7 +17,9 @@ pub fn check(world: &World) -> Result<(), String> {
             Some(first) if *first == ours => {}
             Some(_) => return Err(format!("n{index} and n0 hold different catalogs")),
         }
-        for (other, seen) in world.nodes.iter().enumerate().filter(|(other, _)| *other != index) {
+        for (other, seen) in
+            world.nodes.iter().enumerate().filter(|(other, _)| *other != index && counts(other))
+        {
             let liveness = peer.membership().liveness(&seen.id);
             if liveness != Liveness::Alive {
                 return Err(format!("n{index} takes n{other} for {liveness:?}"));

@@ -207,6 +207,8 @@ struct Reading<'a> {
     first: BTreeSet<LogId>,
     /// A log that lost its tail may go on behind what those that it reads have let go of.
     may_lose: bool,
+    /// Logs of nodes that were given up.
+    gone: BTreeSet<LogId>,
     history: &'a History,
 }
 
@@ -232,7 +234,17 @@ impl Reading<'_> {
             upstream.insert(*input, records.iter().filter_map(Kept::of).collect());
         }
         let may_lose = actor.manifest.durability != Durability::Disk;
-        Reading { slots: actor.share.slots(), inputs, upstream, first, may_lose, history: &world.history }
+        let gone = layout.lines.iter().filter(|line| line.gone).flat_map(|line| &line.logs);
+        let gone = gone.map(|log| log.id).collect();
+        Reading {
+            slots: actor.share.slots(),
+            inputs,
+            upstream,
+            first,
+            may_lose,
+            gone,
+            history: &world.history,
+        }
     }
 
     /// What this commit took in. Who reads a log from its start, or lost its own tail, begins with what is
@@ -298,7 +310,9 @@ impl Reading<'_> {
             let before = frontier.insert(advance.log, advance.to).unwrap_or_default();
             let (from, stood) = stands(records, before);
             from_lost |= !stood || !stands(records, advance.to).1;
-            if advance.to.seq <= from && !from_lost {
+            // Of a node that was given up: it holds no watermark back, and nothing more came of it.
+            let stays = self.gone.contains(&advance.log) && advance.to.seq == before.seq;
+            if advance.to.seq <= from && !from_lost && !stays {
                 return Err(format!(
                     "moves the frontier of {} from {} to {}",
                     advance.log, from.0, advance.to.seq.0

@@ -57,6 +57,9 @@ impl Run {
         if self.moving.remove(&id) {
             return self.on_letters_moved(response);
         }
+        if self.on_removed(id, response) {
+            return;
+        }
         for publisher in &mut self.publishers {
             match publisher.on_answer(id, response, &mut self.world) {
                 Ok(true) => return,
@@ -89,7 +92,10 @@ impl Run {
 
     /// Everything that a tap of this stream sees from its start.
     pub(super) fn tail(&mut self, stream: &str) -> Result<Vec<TailEvent>, Broken> {
-        let node = self.world.chance.between(0, self.scenario.nodes as u64 - 1) as usize;
+        let mut node = self.world.chance.between(0, self.scenario.nodes as u64 - 1) as usize;
+        if self.victim() == Some(node) {
+            node = 0;
+        }
         let tail = tail_of(stream, TailFrom::Start, false);
         let id = self.world.request(node, Request::Tail(tail));
         let mut all = Vec::new();

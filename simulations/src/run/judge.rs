@@ -16,9 +16,12 @@ impl Run {
                 acknowledged(&self.publishers).into_keys().collect()
             }
         };
+        // What entered on a node that was given up may be lost.
+        let theirs = self.of_the_removed();
+        let entered: BTreeSet<_> = entered.difference(&theirs).cloned().collect();
         let again: BTreeSet<_> = match self.scenario.may_lose() {
             true => checkers::tail::lost(&self.world.history.lost),
-            false => BTreeSet::new(),
+            false => theirs,
         };
         let gone = checkers::tail::gone(&self.world, &again);
         let (twice, last) = match self.scenario.retention {
@@ -49,6 +52,8 @@ impl Run {
         };
         checkers::once::check(&twice, &alive(&["count"]), &again).map_err(Broken::Promise)?;
         checkers::order::check(&twice, &unordered).map_err(Broken::Promise)?;
+        // What stages that started anew had given out before came again to those behind them.
+        let again = if self.victim().is_some() { every_event_of(&last) } else { again };
         checkers::once::check(&last, &alive(&["count", "last"]), &again).map_err(Broken::Promise)?;
         checkers::writers::check(&self.world).map_err(Broken::Promise)?;
         let lossy = self.scenario.may_lose();
@@ -56,4 +61,8 @@ impl Run {
         let actors = checkers::oracle::check(&self.world).map_err(Broken::Promise)?;
         Ok((entered.len() as u64, actors))
     }
+}
+
+fn every_event_of(events: &[dunlin_protocol::rpc::TailEvent]) -> BTreeSet<checkers::tail::Numbered> {
+    events.iter().filter_map(|event| checkers::tail::number_of(&event.placed.event)).collect()
 }

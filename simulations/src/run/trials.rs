@@ -35,6 +35,7 @@ impl Run {
             }
             Trial::FullDisk => self.next_trial = now.after(Span(self.world.chance.between(1, 1_000))),
             Trial::Stalled(stage) => self.world.stalled = Some(stage),
+            Trial::GiveUp => self.next_trial = now.after(Span(self.world.chance.between(500, 4_000))),
         }
     }
 
@@ -74,6 +75,10 @@ impl Run {
                 self.world.excused.insert("disk_full");
                 self.redeploy_somewhere()?;
             }
+            Trial::GiveUp => match self.removal {
+                None => self.die_for_good(),
+                Some(_) => self.ask_for_removal(),
+            },
             Trial::FullDisk => {
                 let victim = self.world.chance.between(0, self.last_node() as u64) as usize;
                 let disk = &mut self.world.nodes[victim].disk;
@@ -89,6 +94,7 @@ impl Run {
         match self.scenario.trial {
             Trial::None | Trial::LateJoin | Trial::Redeploy | Trial::RedeployAbsent => Ok(()),
             Trial::Rivals | Trial::RedeployFull => Ok(()),
+            Trial::GiveUp => self.come_back_unheard(),
             Trial::Absent => self.remove_while_away(),
             Trial::FullDisk => match self.publishers.iter().map(|publisher| publisher.unkept).sum() {
                 0u64 => Err(Broken::Promise("disks were full and no publisher was told".into())),

@@ -268,3 +268,160 @@ fn a_tail_reads_every_log_that_ever_carried_the_stream() {
     units.sort();
     assert_eq!(units, ["Behind in", "Stage count"]);
 }
+
+// --- nodes that were given up ---
+
+fn index_of(of: NodeId) -> usize {
+    (0..3).find(|at| node(*at as u8 + 1) == of).unwrap()
+}
+
+impl Mesh {
+    /// Gives the node up, as this other one says; all that stood there goes to `heir`.
+    fn give_up(&mut self, at: usize, gone: NodeId, heir: NodeId) -> CatalogRef {
+        let removal = crate::mesh::catalog::Removal { others: [heir].to_vec(), ..Default::default() };
+        self.say(at, CatalogEntry::NodeRemoved { node: gone, removal })
+    }
+
+    fn due(&self, at: usize) -> Vec<CatalogEntry> {
+        self.assignment.openings_due(&node(at as u8 + 1), self.catalogs[0].facts())
+    }
+
+    /// Every node says what it owes.
+    fn settle(&mut self) {
+        for at in 0..3 {
+            for entry in self.due(at) {
+                self.say(at, entry);
+            }
+        }
+    }
+
+    /// The lines that are written, by unit and node.
+    fn written(&self, unit: &str) -> Vec<(Share, NodeId)> {
+        let lines = self.layout().lines.iter().filter(|line| shown(&line.unit) == unit);
+        lines.filter(|line| line.wanted.is_some()).map(|line| (line.share, line.node)).collect()
+    }
+}
+
+#[test]
+fn a_share_of_a_node_that_was_given_up_starts_anew_on_another_in_a_new_log() {
+    let mut mesh = Mesh::new();
+    mesh.deploy(0, BASE);
+    (0..3).for_each(|at| mesh.opened(at));
+    let dead = mesh.line("Stage count", 0).clone();
+    let others: Vec<usize> = (0..3).filter(|at| *at != index_of(dead.node)).collect();
+    let heir = node(others[0] as u8 + 1);
+    mesh.give_up(others[1], dead.node, heir);
+
+    // Nobody writes it until its new node has said so, and only that one owes it.
+    assert!(mesh.written("Stage count").iter().all(|(share, _)| *share != dead.share));
+    assert_eq!(mesh.due(others[1]), []);
+    let wants = CatalogEntry::Reborn { pipeline: name("p"), log: dead.logs[0].id, born: dead.logs[0].born };
+    assert!(mesh.due(others[0]).contains(&wants));
+    mesh.settle();
+    assert!(mesh.written("Stage count").contains(&(dead.share, heir)));
+    assert!(mesh.written("Source in").iter().all(|(_, node)| *node != dead.node));
+    assert!(mesh.written("Behind in").iter().all(|(_, node)| *node != dead.node));
+
+    // No log has two writers, and readers have both lines: what is left of the dead one, and the new one.
+    let layout = mesh.layout();
+    let mut ids: Vec<LogId> = layout.lines.iter().flat_map(|line| &line.logs).map(|log| log.id).collect();
+    let all = ids.len();
+    ids.sort();
+    ids.dedup();
+    assert_eq!(ids.len(), all);
+    let sink = layout.logs.iter().find(|log| shown(&log.unit.id) == "Sink out").unwrap();
+    let read: Vec<(NodeId, bool)> = layout
+        .read_by(sink)
+        .filter(|line| line.share == dead.share)
+        .map(|line| (line.node, line.gone))
+        .collect();
+    assert!(read.contains(&(dead.node, true)) && read.contains(&(heir, false)), "{read:?}");
+    // A writer waits for the new actor, and not for the dead one.
+    let new = layout.logs.iter().find(|log| log.share == dead.share && log.node == heir);
+    let new = new.filter(|log| shown(&log.unit.id) == "Stage count").unwrap();
+    let behind = layout.logs.iter().find(|log| shown(&log.unit.id) == "Behind in").unwrap();
+    let readers: Vec<LogId> = layout.readers(behind).map(|reader| reader.id).collect();
+    assert!(readers.contains(&new.id) && !readers.contains(&dead.logs[0].id));
+    // A tail does not wait for it either.
+    let stream = StreamName { base: name("twice"), side: None };
+    assert!(layout.lines_of_stream(&stream).all(|line| !line.gone));
+}
+
+#[test]
+fn a_deploy_behind_a_removal_changes_the_new_line() {
+    let mut mesh = Mesh::new();
+    mesh.deploy(0, BASE);
+    let dead = mesh.line("Stage count", 0).clone();
+    let heir = (index_of(dead.node) + 1) % 3;
+    mesh.give_up((heir + 1) % 3, dead.node, node(heir as u8 + 1));
+    mesh.settle();
+    let key = |line: &&Line| shown(&line.unit) == "Stage count" && line.share == dead.share && !line.gone;
+    let first = mesh.layout().lines.iter().find(key).unwrap().clone();
+    mesh.deploy(0, &BASE.replace("event.v * 2", "event.v * 3"));
+    mesh.settle();
+    let line = mesh.layout().lines.iter().find(key).unwrap();
+    assert_eq!((line.logs.len(), line.first().unwrap().id), (2, first.logs[0].id));
+    assert_eq!(line.wanted, Some(line.logs[1].id));
+    // Removed and deployed anew, it has no trace of the dead node.
+    let end = crate::mesh::revision::removal(&mesh.tip().unwrap());
+    mesh.say(0, CatalogEntry::Revision(end));
+    assert_eq!(
+        mesh.assignment.fate(&line_name(&first), mesh.catalogs[0].facts()),
+        crate::mesh::assignment::Fate::Removed
+    );
+}
+
+fn line_name(line: &Line) -> LogName {
+    line.logs[0].name.clone()
+}
+
+#[test]
+fn of_two_who_give_a_node_up_one_counts_whatever_the_order() {
+    let mut written = Vec::new();
+    for turn in [false, true] {
+        let mut mesh = Mesh::new();
+        mesh.deploy(0, BASE);
+        let dead = mesh.line("Stage count", 0).clone();
+        let gone = index_of(dead.node);
+        let (a, b) = ((gone + 1) % 3, (gone + 2) % 3);
+        let order = if turn { [(a, a), (b, b)] } else { [(b, b), (a, a)] };
+        for (at, heir) in order {
+            mesh.give_up(at, dead.node, node(heir as u8 + 1));
+            // Each side begins at once; one of them in vain.
+            mesh.settle();
+        }
+        let homes: Vec<NodeId> = mesh
+            .written("Stage count")
+            .into_iter()
+            .filter(|(share, _)| *share == dead.share)
+            .map(|(_, node)| node)
+            .collect();
+        assert_eq!(homes.len(), 1);
+        written.extend(homes);
+    }
+    assert_eq!(written[0], written[1]);
+}
+
+#[test]
+fn who_takes_over_may_be_given_up_in_turn() {
+    let mut mesh = Mesh::new();
+    mesh.deploy(0, BASE);
+    let dead = mesh.line("Stage count", 0).clone();
+    let gone = index_of(dead.node);
+    let (a, b) = ((gone + 1) % 3, (gone + 2) % 3);
+    let ids = |at: usize| node(at as u8 + 1);
+    mesh.give_up(b, ids(gone), ids(a));
+    mesh.settle();
+    mesh.give_up(b, ids(a), ids(b));
+    mesh.settle();
+    let homes = mesh.written("Stage count");
+    assert!(homes.len() == 2 && homes.iter().all(|(_, node)| *node == ids(b)), "{homes:?}");
+    // Two who name each other leave nobody, and nothing hangs.
+    let mut mesh = Mesh::new();
+    mesh.deploy(0, BASE);
+    mesh.give_up(b, ids(gone), ids(a));
+    mesh.give_up(b, ids(a), ids(gone));
+    mesh.settle();
+    let facts = mesh.catalogs[0].facts();
+    assert_eq!(facts.heir(&ids(gone), &name("p"), &dead.unit, 0), None);
+}

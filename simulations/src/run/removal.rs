@@ -1,0 +1,109 @@
+//! A node that never comes back is given up: its process dies for good, node 0 is asked until it says
+//! that the node is removed, and in some runs the dead node comes back all the same, and is not heard.
+
+use std::collections::BTreeSet;
+
+use dunlin_protocol::effect::RequestId;
+use dunlin_protocol::log::record::Body;
+use dunlin_protocol::mesh::catalog::LogName;
+use dunlin_protocol::pipeline::plan::Role;
+use dunlin_protocol::rpc::{FaultKind, Request, Response};
+use dunlin_protocol::time::{Span, Time};
+
+use super::{Broken, Run};
+use crate::checkers::converged;
+use crate::checkers::tail::{Numbered, number_of};
+
+/// How the removal stands.
+#[derive(Debug)]
+pub struct Removal {
+    pub victim: usize,
+    asked: Option<RequestId>,
+    pub done: bool,
+    next_at: Time,
+}
+
+impl Run {
+    /// The last node dies for good; what its publishers were acknowledged is all that they publish.
+    pub(super) fn die_for_good(&mut self) {
+        let victim = self.last_node();
+        self.world.crash(victim);
+        self.asleep.insert(victim);
+        self.publishers.iter_mut().filter(|publisher| publisher.node == victim).for_each(|one| one.retire());
+        let next_at = self.world.now.after(Span(self.world.chance.between(500, 4_000)));
+        self.removal = Some(Removal { victim, asked: None, done: false, next_at });
+    }
+
+    /// Asks until the removal is answered well.
+    pub(super) fn ask_for_removal(&mut self) {
+        let Some(removal) = &mut self.removal else { return };
+        if removal.done || self.world.now < removal.next_at || !self.world.is_up(0) {
+            return;
+        }
+        let node = self.world.nodes[removal.victim].id;
+        removal.next_at = self.world.now.after(Span(2_000));
+        removal.asked = Some(self.world.request(0, Request::RemoveNode { node }));
+    }
+
+    /// True when the answer was for the removal.
+    pub(super) fn on_removed(&mut self, id: RequestId, response: &Response) -> bool {
+        let Some(removal) = self.removal.as_mut().filter(|removal| removal.asked == Some(id)) else {
+            return false;
+        };
+        match response {
+            Response::NodeRemoved(_) => removal.done = true,
+            Response::Failed(fault) => match fault.kind {
+                // It just started, or the dead one is not known to be gone yet.
+                FaultKind::Busy { .. } | FaultKind::Conflict | FaultKind::Storage => {}
+                FaultKind::Invalid | FaultKind::Unknown | FaultKind::NotYet | FaultKind::Unavailable => {
+                    self.world.errors.push(format!("the removal was refused: {}", fault.detail));
+                }
+            },
+            other => self.world.errors.push(format!("the removal was answered {other:?}")),
+        }
+        true
+    }
+
+    /// The node that was given up, if the run has one.
+    pub(super) fn victim(&self) -> Option<usize> {
+        self.removal.as_ref().map(|removal| removal.victim)
+    }
+
+    /// Whether the removal is through; the dead node may come back then, and nobody listens.
+    pub(super) fn is_removed(&mut self) -> Result<(), String> {
+        let Some(removal) = &self.removal else { return Ok(()) };
+        if removal.done { Ok(()) } else { Err("the dead node is not removed".into()) }
+    }
+
+    /// The dead node comes back all the same: nobody listens to it, and it changes nothing.
+    pub(super) fn come_back_unheard(&mut self) -> Result<(), Broken> {
+        let Some(victim) = self.victim() else { return Ok(()) };
+        self.world.start(victim, Span(10));
+        self.pass(Span(6_000));
+        let id = self.world.nodes[victim].id;
+        for (index, node) in self.world.nodes.iter().enumerate().filter(|(index, _)| *index != victim) {
+            if node.peer.as_ref().is_some_and(|peer| peer.hears(id)) {
+                return Err(Broken::Promise(format!("n{victim} was removed, and n{index} listens to it")));
+            }
+        }
+        converged::check(&self.world, Some(victim)).map_err(Broken::NoProgress)
+    }
+
+    /// Every event that entered on the node that was given up: it may be lost, and may have come out.
+    pub(super) fn of_the_removed(&self) -> BTreeSet<Numbered> {
+        let Some(victim) = self.victim() else { return BTreeSet::new() };
+        let mut all = BTreeSet::new();
+        for (place, past) in self.world.history.logs().filter(|((node, _), _)| *node == victim) {
+            let LogName::Actor { unit, .. } = &past.name else { continue };
+            if unit.role != Role::Source {
+                continue;
+            }
+            for (_, body) in self.world.history.bodies(*place) {
+                if let Body::Append(append) = body {
+                    all.extend(append.events.iter().filter_map(number_of));
+                }
+            }
+        }
+        all
+    }
+}
