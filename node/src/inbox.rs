@@ -12,7 +12,7 @@ use dunlin_protocol::event::Event;
 use dunlin_protocol::log::record::Record;
 use dunlin_protocol::rpc::{Publish, Question, Reply, Request};
 use dunlin_protocol::wire::message::{Message, Slice};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 /// Inputs that may wait for the core, and their bytes in all. Beyond: senders wait. One input that
 /// is larger than all room waits until it is alone.
@@ -39,6 +39,19 @@ struct Held {
     input: Input,
     /// Room that it takes until it is taken out.
     bytes: u32,
+    /// Its sender's place, if that has only so many.
+    _place: Option<OwnedSemaphorePermit>,
+}
+
+/// The places of a sender that may not fill the inbox alone: an event passes it several times on its
+/// way, each time behind all that waits.
+#[derive(Debug)]
+pub struct Places(Arc<Semaphore>);
+
+impl Places {
+    pub fn new(count: usize) -> Places {
+        Places(Arc::new(Semaphore::new(count)))
+    }
 }
 
 impl Inbox {
@@ -50,6 +63,18 @@ impl Inbox {
 
     /// From async code. False when the node is stopping and nobody listens any more.
     pub async fn send(&self, input: Input) -> bool {
+        self.put(input, None).await
+    }
+
+    /// The same, in one of the sender's places; waits until one is free.
+    pub async fn send_in(&self, places: &Places, input: Input) -> bool {
+        match places.0.clone().acquire_owned().await {
+            Ok(place) => self.put(input, Some(place)).await,
+            Err(_) => false,
+        }
+    }
+
+    async fn put(&self, input: Input, place: Option<OwnedSemaphorePermit>) -> bool {
         let bytes = room_of(&input);
         if bytes > 0 {
             match self.room.acquire_many(bytes).await {
@@ -57,7 +82,7 @@ impl Inbox {
                 Err(_) => return false,
             }
         }
-        self.sender.send(Held { input, bytes }).await.is_ok()
+        self.sender.send(Held { input, bytes, _place: place }).await.is_ok()
     }
 
     /// From a thread of its own; panics inside an async runtime.
@@ -215,6 +240,19 @@ mod tests {
         let (pipeline, source) = ("p".parse().unwrap(), "s".parse().unwrap());
         let publish = Publish { pipeline, source, producer: None, log: None, events: vec![event] };
         Input::Request { id: RequestId(1), request: Request::Publish(publish) }
+    }
+
+    #[test]
+    fn a_sender_with_places_leaves_room_for_the_others() {
+        let (inbox, mut inputs) = Inbox::new();
+        let places = Places::new(3);
+        let send = || inbox.send_in(&places, Input::Start).now_or_never();
+        assert_eq!([send(), send(), send(), send()], [Some(true), Some(true), Some(true), None]);
+        assert!(inbox.send(Input::Start).now_or_never().is_some(), "another one's goes in");
+        assert!(inputs.try_recv().is_some());
+        assert_eq!([send(), send()], [Some(true), None], "what is taken out makes room");
+        drop(inputs);
+        assert_eq!(send(), Some(false), "nobody listens any more");
     }
 
     #[test]

@@ -24,13 +24,16 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::counters::Counters;
 use super::frames::{FrameReader, StreamError};
-use crate::inbox::Inbox;
+use crate::inbox::{Inbox, Places};
 
 /// Messages on their way to one peer, in bytes. Beyond: the link is dropped and counted; what was
 /// lost heals by repetition.
 const QUEUE_BYTES_MAX: usize = 32 << 20;
 /// Small messages are written together up to this size.
 const WRITE_BYTES: usize = 256 << 10;
+/// Messages of one link that may wait for the core. Beyond: the link is read no further, so that one
+/// that floods delays the others by this many and no more.
+const LINK_INPUTS_MAX: usize = 128;
 const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
 const SILENCE_MAX: Duration = Duration::from_secs(6);
 
@@ -184,6 +187,7 @@ async fn read(
     counters: &Counters,
 ) -> Option<StreamError> {
     let mut frames = FrameReader::new(incoming, FRAME_BYTES_MAX, SILENCE_MAX);
+    let places = Places::new(LINK_INPUTS_MAX);
     loop {
         let body = match frames.body().await {
             Ok(body) => body,
@@ -196,7 +200,7 @@ async fn read(
         match frame::open::<Message>(&body) {
             Ok(message) => {
                 counters.messages_in.one();
-                if !inbox.send(Input::Message { from, message }).await {
+                if !inbox.send_in(&places, Input::Message { from, message }).await {
                     return None;
                 }
             }
