@@ -14,6 +14,7 @@
 //! | `taps` | clients that follow a stream |
 //! | `letters` | dead letters: listed, replayed, dropped |
 //! | `questions` | clients' questions, gathered from other nodes |
+//! | `reports` | what this node answers of itself, its actors and the mesh |
 //! | `deploy` | new revisions and removals |
 //! | `members` | who belongs to the mesh: letting in, rotating tokens, giving nodes up |
 //! | `wiring` | what the catalog makes of it: logs, streams, shares |
@@ -31,6 +32,7 @@ mod logs;
 mod members;
 mod publish;
 mod questions;
+mod reports;
 mod start;
 mod taps;
 mod wiring;
