@@ -10,7 +10,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use dunlin_protocol::effect::{ConnectorState, Effect, Effects, Input, Timer};
-use dunlin_protocol::id::{LogId, Name};
+use dunlin_protocol::id::{Digest, LogId, Name};
 use dunlin_protocol::mesh::roll::Roll;
 use dunlin_protocol::peer::Peer;
 use dunlin_protocol::pipeline::manifest::{Connector, Manifest, Source};
@@ -39,6 +39,8 @@ const MEASURE_EVERY: Duration = Duration::from_secs(2);
 /// How often modules are looked through, how old one is before it may go, and how many go in one step.
 const COLLECT_EVERY: Duration = Duration::from_secs(10);
 const MODULE_GRACE: Duration = Duration::from_secs(3600);
+/// The same for one that a pipeline named while this node ran: somebody may be about to name it again.
+const NAMED_GRACE: Duration = Duration::from_secs(20);
 const COLLECT_AT_ONCE: usize = 16;
 
 /// The rooms that carry out what the core wants.
@@ -111,6 +113,8 @@ pub struct Driver {
     effects: Effects,
     /// When modules were looked through last.
     collected: Instant,
+    /// Modules that a pipeline named at some look since the start.
+    were_named: BTreeSet<Digest>,
     voice: Voice,
 }
 
@@ -128,6 +132,7 @@ impl Driver {
             timers: BTreeMap::new(),
             effects: Effects::new(),
             collected: Instant::now(),
+            were_named: BTreeSet::new(),
             voice: Voice::default(),
         }
     }
@@ -222,13 +227,23 @@ impl Driver {
         }
         self.collected = Instant::now();
         let named = self.peer.modules_named();
-        let old = match self.rooms.modules.older_than(MODULE_GRACE) {
-            Ok(old) => old,
-            Err(error) => return tracing::warn!(%error, "the modules cannot be looked through"),
+        let modules = &self.rooms.modules;
+        let (old, older) = match (modules.older_than(NAMED_GRACE), modules.older_than(MODULE_GRACE)) {
+            (Ok(old), Ok(older)) => (old, older),
+            (Err(error), _) | (_, Err(error)) => {
+                return tracing::warn!(%error, "the modules cannot be looked through");
+            }
         };
-        for digest in old.into_iter().filter(|digest| !named.contains(digest)).take(COLLECT_AT_ONCE) {
+        let over = |digest: &Digest| self.were_named.contains(digest) || older.contains(digest);
+        let old: Vec<Digest> =
+            old.into_iter().filter(|digest| !named.contains(digest) && over(digest)).collect();
+        self.were_named.extend(named);
+        for digest in old.into_iter().take(COLLECT_AT_ONCE) {
             match self.rooms.modules.remove(digest) {
-                Ok(()) => self.handle(Input::ModuleGone { digest }),
+                Ok(()) => {
+                    self.were_named.remove(&digest);
+                    self.handle(Input::ModuleGone { digest });
+                }
                 Err(error) => tracing::warn!(%digest, %error, "a module that nobody names cannot be removed"),
             }
         }

@@ -76,6 +76,10 @@ fn a_multiaddr_without_a_valid_token_gets_nothing() {
         }
     }
     assert_eq!(mesh[0].status()["peers"], 0);
+    // Nor does somebody who was let in make tokens of his own.
+    let refused = dunlin(&["--node", address, "--token", &mesh[0].token(), "token"]);
+    assert_eq!((refused.code, refused.stdout.as_str()), (Some(2), ""), "{refused:?}");
+    assert!(refused.stderr.contains("run 'dunlin token --data DIR' on that machine"), "{refused:?}");
 }
 
 #[test]

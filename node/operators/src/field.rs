@@ -206,13 +206,24 @@ pub(crate) fn key_text(field: &str, value: Option<&Value>) -> Result<Bytes, Stri
     let key = match value {
         None => return Err(format!("it has no field '{field}', which is its key")),
         Some(Value::String(text)) => Bytes::copy_from_slice(text.as_bytes()),
-        Some(Value::Number(number)) => Bytes::from(number.to_string()),
+        Some(Value::Number(number)) if is_exact(number) => Bytes::from(number.to_string()),
+        Some(Value::Number(_)) => {
+            return Err(format!(
+                "its key field '{field}' is a number too large to be kept exactly: write it as a string"
+            ));
+        }
         Some(Value::Null) => return Err(format!("its key field '{field}' is null")),
         Some(Value::Bool(_) | Value::Array(_) | Value::Object(_)) => {
             return Err(format!("its key field '{field}' is neither a string nor a number"));
         }
     };
     bounded(field, key)
+}
+
+/// Whether no other number was read as this one: beyond 64 bits and 53 binary digits several are.
+fn is_exact(number: &serde_json::Number) -> bool {
+    const EXACT_BELOW: f64 = 9_007_199_254_740_992.0;
+    !number.is_f64() || number.as_f64().is_some_and(|number| number.abs() < EXACT_BELOW)
 }
 
 /// A key that is no longer than a key may be.

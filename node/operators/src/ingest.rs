@@ -148,6 +148,10 @@ mod tests {
             ("{\"k\":1,\"t\":1} x", "it is not JSON (trailing characters"),
             ("{\"t\":1}", "it has no field 'k', which is its key"),
             ("{\"k\":null,\"t\":1}", "its key field 'k' is null"),
+            (
+                "{\"k\":123456789012345678901234567890,\"t\":1}",
+                "its key field 'k' is a number too large to be kept exactly: write it as a string",
+            ),
             ("{\"k\":true,\"t\":1}", "its key field 'k' is neither a string nor a number"),
             ("{\"k\":1}", "it has no field 't', which is its time"),
             ("{\"k\":1,\"t\":\"soon\"}", "its time field 't' is \"soon\", which is no instant"),

@@ -88,6 +88,12 @@ fn carry_out(invocation: Invocation, wiring: &Wiring) -> anyhow::Result<()> {
             (wiring.run)(arguments)
         }
         Command::Demo(arguments) => demo::run(&arguments, wiring.clean_wasm, &out),
+        Command::Token(_) if target.node.is_some() => Err(WrongUsage(
+            "a token is made with the mesh key of a member's data folder: run 'dunlin token --data DIR' on that machine, \
+             without --node"
+                .into(),
+        )
+        .into()),
         Command::Token(arguments) if arguments.rotate => {
             token::rotate(&*connect()?, || (wiring.token)(&arguments, &target.folder()?), &out)
         }

@@ -72,6 +72,9 @@ pub fn publish(client: &dyn Client, arguments: PublishArguments, out: &Output) -
         note(&format!("... and {} more rejected lines", publisher.rejected - REJECTED_SHOWN));
     }
     if let Err(error) = outcome {
+        if published.acknowledged == 0 {
+            return Err(error);
+        }
         let so_far = match published.log.filter(|_| named) {
             Some(log) => format!("{} events were acknowledged before, in log {log}", published.acknowledged),
             None => format!("{} events were acknowledged before", published.acknowledged),
@@ -148,7 +151,7 @@ impl<'a> Publisher<'a> {
     }
 
     fn until_taken(&self, lines: Lines) -> Result<LinesTaken, Failure> {
-        let began = Instant::now();
+        let (began, mut heard) = (Instant::now(), Instant::now());
         let mut said = false;
         loop {
             let failure = match self.client.publish(lines.clone()) {
@@ -156,9 +159,12 @@ impl<'a> Publisher<'a> {
                 Err(failure) => failure,
             };
             let pause = match (&failure, failure.busy_ms()) {
-                (_, Some(ms)) => Duration::from_millis(ms.clamp(10, 30_000)),
+                (_, Some(ms)) => {
+                    heard = Instant::now();
+                    Duration::from_millis(ms.clamp(10, 30_000))
+                }
                 (Failure::Broken { .. } | Failure::Unreachable { .. }, None)
-                    if lines.producer.is_some() && began.elapsed() < PATIENCE =>
+                    if lines.producer.is_some() && heard.elapsed() < PATIENCE =>
                 {
                     RETRY_AFTER
                 }

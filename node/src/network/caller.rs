@@ -41,7 +41,7 @@ impl Caller {
     pub async fn reach(&mut self, address: Multiaddr) -> Result<(NodeId, ConnectionId, Passed), ReachError> {
         let options = dial_options(address);
         let dialled = options.connection_id();
-        self.swarm.dial(options).map_err(|error| ReachError::Unreachable(error.to_string()))?;
+        self.swarm.dial(options).map_err(|error| ReachError::Unreachable(sentence(&error)))?;
         loop {
             match self.swarm.select_next_some().await {
                 SwarmEvent::Behaviour(GateEvent::Passed { node, connection, passed })

@@ -70,7 +70,9 @@ pub enum BadMeshIdentity {
         "the stored membership is damaged: {0}; restore it from a backup, or start with an empty data folder and a token"
     )]
     Damaged(String),
-    #[error("the stored membership belongs to another node; start with an empty data folder and a token")]
+    #[error(
+        "the file `mesh` in the data folder belongs to another identity than the file `identity` beside it; put the right one back, or start with an empty data folder and a token"
+    )]
     OtherNode,
 }
 

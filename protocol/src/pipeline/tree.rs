@@ -95,7 +95,17 @@ pub(super) fn from_toml(text: &str) -> Result<Node, Problem> {
     let table = DeTable::parse(text).map_err(|error| {
         let place = error.span().map_or(TOP, |span| lines.place(span.start));
         let message = error.message().trim().replace('\n', ", ");
-        Problem::new(&place, format!("this is not TOML: {message}"), "strings need quotes: check that line")
+        let mend = match message.as_str() {
+            text if text.contains("duplicate key") => {
+                "a key stands once in its table: take one of the two out"
+            }
+            text if text.contains("key with no value") => "write it as key = value",
+            text if text.contains("invalid boolean") || text.contains("must be quoted") => {
+                "strings need quotes: check that line"
+            }
+            _ => "check that line",
+        };
+        Problem::new(&place, format!("this is not TOML: {message}"), mend)
     })?;
     let table = table.into_inner();
     Ok(Node { place: TOP, value: Tree::Table(toml_table(&table, &lines)) })

@@ -284,6 +284,11 @@ fn values_are_checked_where_they_stand() {
         "name = fare",
         "fare.toml:2:8: this is not TOML: invalid boolean, expected `false`; strings need quotes: check that line",
     );
+    wrong(
+        "name       = \"fare-watch\"",
+        "name = \"fare-watch\"\nname = \"again\"",
+        "fare.toml:3:1: this is not TOML: duplicate key; a key stands once in its table: take one of the two out",
+    );
 }
 
 #[test]
