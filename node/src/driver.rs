@@ -113,7 +113,7 @@ pub struct Driver {
     effects: Effects,
     /// When modules were looked through last.
     collected: Instant,
-    /// Modules that a pipeline named at some look since the start.
+    /// Modules that a pipeline named since the start.
     were_named: BTreeSet<Digest>,
     voice: Voice,
 }
@@ -237,7 +237,6 @@ impl Driver {
         let over = |digest: &Digest| self.were_named.contains(digest) || older.contains(digest);
         let old: Vec<Digest> =
             old.into_iter().filter(|digest| !named.contains(digest) && over(digest)).collect();
-        self.were_named.extend(named);
         for digest in old.into_iter().take(COLLECT_AT_ONCE) {
             match self.rooms.modules.remove(digest) {
                 Ok(()) => {
@@ -293,6 +292,7 @@ impl Driver {
         let version = self.peer.catalog().facts().version();
         if self.peer.is_open() && self.shown != Some(version) {
             self.shown = Some(version);
+            self.were_named.extend(self.peer.modules_named());
             *self.deployed.0.write().unwrap_or_else(PoisonError::into_inner) = Some(self.peer.manifests());
         }
     }
