@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use dunlin_tests::{Mesh, Node, dunlin, wait_for};
+use dunlin_tests::{Mesh, Node, wait_for};
 use serde_json::Value;
 
 use crate::counting::{Ledger, counts, pipeline, publish};
+use crate::tokens::joins;
 
 fn state_of(at: &Node, id: &str) -> Option<String> {
     let nodes = at.cli(&["nodes", "--json"]).ok().lines();
@@ -95,18 +96,7 @@ fn what_lived_on_a_node_that_is_gone_starts_anew_and_its_identity_is_refused_for
     mesh[2].kill();
     let token = mesh[0].token();
     std::fs::remove_file(mesh[2].data().join("mesh")).unwrap();
-    let data = mesh[2].data().display().to_string();
-    let refused = dunlin(&[
-        "run",
-        "--data",
-        &data,
-        "--http",
-        "127.0.0.1:0",
-        "--listen",
-        "/ip4/127.0.0.1/tcp/0",
-        "--join",
-        &token,
-    ]);
+    let refused = joins(mesh[2].data(), &token);
     assert_eq!(refused.code, Some(1), "{refused:?}");
     assert!(refused.stderr.contains("was removed from the mesh"), "{refused:?}");
     ledger.check_counts(&mesh[0], "lost");

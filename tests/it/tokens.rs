@@ -1,27 +1,20 @@
 //! Tokens are revoked: by every node that can be reached, by those that come back, after restarts.
 
+use std::path::Path;
+
 use dunlin_tests::{Launch, Mesh, Node, Output, dunlin, wait_for};
 
-/// A node that tries to come in by this token; it must end.
-fn joins(mesh: &Mesh, name: &str, token: &str) -> Output {
-    let data = mesh.file(name).display().to_string();
-    dunlin(&[
-        "run",
-        "--data",
-        &data,
-        "--http",
-        "127.0.0.1:0",
-        "--listen",
-        "/ip4/127.0.0.1/tcp/0",
-        "--join",
-        token,
-    ])
+/// A node that tries to come in by this token, with this data folder; it must end.
+pub fn joins(data: &Path, token: &str) -> Output {
+    let data = data.display().to_string();
+    let listen = ["--http", "127.0.0.1:0", "--listen", "/ip4/127.0.0.1/tcp/0"];
+    dunlin(&[&["run", "--data", &data], &listen[..], &["--join", token]].concat())
 }
 
 #[track_caller]
 fn check_revoked(mesh: &Mesh, node: &Node, token: &str) {
     let began = std::time::Instant::now();
-    let refused = joins(mesh, "stranger", token);
+    let refused = joins(Path::new(&mesh.file("stranger")), token);
     assert_eq!(refused.code, Some(1), "{refused:?}");
     assert!(refused.stderr.contains("the token was revoked"), "{refused:?}");
     assert!(began.elapsed().as_secs() < 10, "{:?}", began.elapsed());

@@ -3,22 +3,26 @@
 //! Each shape is made from an `rpc` type and gives it back, so that a client behind HTTP and one
 //! behind libp2p hold the same answers. Payloads are embedded as the JSON that they are.
 
+mod members;
+mod shown;
+
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use dunlin_protocol::event::{Event, Placed};
-use dunlin_protocol::id::{Digest, Epoch, EventId, Hash, LetterId, LogId, Name, NodeId, Position, Seq};
-use dunlin_protocol::pipeline::manifest::Durability;
+use dunlin_protocol::id::{Digest, Epoch, EventId, Hash, LetterId, LogId, Name, Position, Seq};
 use dunlin_protocol::rpc::lines::{LinesTaken, RejectedLine};
 use dunlin_protocol::rpc::{
-    ActorStatus, DeadLetterStatus, GivenUp, LetterMove, LettersMoved, Liveness, NodeRemoved, NodeStatus,
-    PipelineState, PipelineStatus, Shown, StageStatus, Status, TailEvent, TokensRotated,
+    DeadLetterStatus, LetterMove, LettersMoved, Liveness, NodeStatus, PipelineState, PipelineStatus, Status,
+    TailEvent,
 };
 use dunlin_protocol::time::Time;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use thiserror::Error;
 
+pub use self::members::{AnewJson, GivenUpJson, NodeRemovedJson, TokensRotatedJson};
+pub use self::shown::{ActorJson, ShownJson, StageJson};
 use super::cursor;
 
 /// JSON that is not what its place asks for. Nothing was taken from it.
@@ -198,146 +202,6 @@ impl PipelineJson {
             revision: parsed("digest", &self.revision)?,
             state: pipeline_state(&self.state)?,
             actors: self.actors,
-        })
-    }
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-pub struct ShownJson {
-    pub pipeline: String,
-    pub revision: String,
-    pub state: String,
-    pub durability: String,
-    pub copies: u8,
-    pub stages: Vec<StageJson>,
-    /// What nodes that were given up left behind: what is lost, and what may come again.
-    #[serde(default)]
-    pub given_up: Vec<GivenUpJson>,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-pub struct StageJson {
-    pub stage: String,
-    #[serde(default)]
-    pub from: Vec<String>,
-    pub actors: Vec<ActorJson>,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-pub struct ActorJson {
-    pub actor: String,
-    pub node: String,
-    pub keepers: Vec<String>,
-    pub epoch: u64,
-    pub committed: u64,
-    pub events_in: u64,
-    pub events_out: u64,
-    pub lag: u64,
-    pub watermark: Option<String>,
-    pub parked: u64,
-    pub dead: u64,
-    #[serde(default)]
-    pub rejected: u64,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub trouble: Option<String>,
-}
-
-impl From<&Shown> for ShownJson {
-    fn from(shown: &Shown) -> Self {
-        ShownJson {
-            pipeline: shown.pipeline.to_string(),
-            revision: shown.revision.to_string(),
-            state: pipeline_word(shown.state).to_string(),
-            durability: shown.durability.to_string(),
-            copies: shown.copies,
-            stages: shown.stages.iter().map(StageJson::from).collect(),
-            given_up: Vec::new(),
-        }
-    }
-}
-
-impl ShownJson {
-    pub fn with(self, given_up: &[GivenUp]) -> ShownJson {
-        ShownJson { given_up: given_up.iter().map(GivenUpJson::from).collect(), ..self }
-    }
-}
-
-impl From<&StageStatus> for StageJson {
-    fn from(stage: &StageStatus) -> Self {
-        StageJson {
-            stage: stage.stage.clone(),
-            from: stage.from.clone(),
-            actors: stage.actors.iter().map(ActorJson::from).collect(),
-        }
-    }
-}
-
-impl From<&ActorStatus> for ActorJson {
-    fn from(actor: &ActorStatus) -> Self {
-        ActorJson {
-            actor: actor.actor.to_string(),
-            node: actor.node.to_string(),
-            keepers: actor.keepers.iter().map(NodeId::to_string).collect(),
-            epoch: actor.epoch,
-            committed: actor.committed,
-            events_in: actor.events_in,
-            events_out: actor.events_out,
-            lag: actor.lag,
-            watermark: actor.watermark.map(Time::to_rfc3339),
-            parked: actor.parked,
-            dead: actor.dead,
-            rejected: actor.rejected,
-            trouble: actor.trouble.clone(),
-        }
-    }
-}
-
-impl ShownJson {
-    pub fn into_rpc(self) -> Result<Shown, BadJson> {
-        let durability = match self.durability.as_str() {
-            "memory" => Durability::Memory,
-            "page" => Durability::Page,
-            "disk" => Durability::Disk,
-            other => return Err(bad("durability", other)),
-        };
-        Ok(Shown {
-            pipeline: parsed("name", &self.pipeline)?,
-            revision: parsed("digest", &self.revision)?,
-            state: pipeline_state(&self.state)?,
-            durability,
-            copies: self.copies,
-            stages: self.stages.into_iter().map(StageJson::into_rpc).collect::<Result<_, _>>()?,
-        })
-    }
-}
-
-impl StageJson {
-    fn into_rpc(self) -> Result<StageStatus, BadJson> {
-        let actors = self.actors.into_iter().map(ActorJson::into_rpc).collect::<Result<_, _>>()?;
-        Ok(StageStatus { stage: self.stage, from: self.from, actors })
-    }
-}
-
-impl ActorJson {
-    fn into_rpc(self) -> Result<ActorStatus, BadJson> {
-        let watermark = match &self.watermark {
-            None => None,
-            Some(text) => Some(Time::parse(text).ok_or_else(|| bad("time", text))?),
-        };
-        Ok(ActorStatus {
-            actor: parsed("log id", &self.actor)?,
-            node: parsed("node id", &self.node)?,
-            keepers: self.keepers.iter().map(|id| parsed("node id", id)).collect::<Result<_, _>>()?,
-            epoch: self.epoch,
-            committed: self.committed,
-            events_in: self.events_in,
-            events_out: self.events_out,
-            lag: self.lag,
-            watermark,
-            parked: self.parked,
-            dead: self.dead,
-            rejected: self.rejected,
-            trouble: self.trouble,
         })
     }
 }
@@ -601,112 +465,6 @@ impl StateJson {
     pub fn into_rpc(self) -> (String, Bytes) {
         let value = unraw(&self.value);
         (self.key, value)
-    }
-}
-
-/// What a rotation of tokens answers.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TokensRotatedJson {
-    pub rotations: u32,
-    /// Members that have not heard of it: they take tokens of before until they do.
-    pub unheard: Vec<String>,
-}
-
-impl From<&TokensRotated> for TokensRotatedJson {
-    fn from(rotated: &TokensRotated) -> Self {
-        let unheard = rotated.unheard.iter().map(ToString::to_string).collect();
-        TokensRotatedJson { rotations: rotated.rotations, unheard }
-    }
-}
-
-impl TokensRotatedJson {
-    pub fn into_rpc(self) -> Result<TokensRotated, BadJson> {
-        let unheard = self.unheard.iter().map(|node| parsed("node id", node));
-        Ok(TokensRotated { rotations: self.rotations, unheard: unheard.collect::<Result<_, BadJson>>()? })
-    }
-}
-
-/// What giving a node up answers.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NodeRemovedJson {
-    pub node: String,
-    pub removed: bool,
-    /// Members that have not heard of it: they listen to the node until they do.
-    pub unheard: Vec<String>,
-    pub given_up: Vec<GivenUpJson>,
-}
-
-/// What a node that was given up leaves behind in one pipeline.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct GivenUpJson {
-    pub pipeline: Name,
-    pub node: String,
-    /// Sources whose events entered there too: what no other node had read of them is lost.
-    pub lost: Vec<Name>,
-    /// Sources whose files were read there: nobody reads them on.
-    pub ended: Vec<Name>,
-    /// Stages and sinks that start anew elsewhere; what came out of them before may come again.
-    pub anew: Vec<AnewJson>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AnewJson {
-    pub stage: Name,
-    /// None: nobody was there to take it.
-    pub node: Option<String>,
-}
-
-impl From<&NodeRemoved> for NodeRemovedJson {
-    fn from(removed: &NodeRemoved) -> Self {
-        NodeRemovedJson {
-            node: removed.node.to_string(),
-            removed: true,
-            unheard: removed.unheard.iter().map(ToString::to_string).collect(),
-            given_up: removed.given_up.iter().map(GivenUpJson::from).collect(),
-        }
-    }
-}
-
-impl NodeRemovedJson {
-    pub fn into_rpc(self) -> Result<NodeRemoved, BadJson> {
-        let unheard = self.unheard.iter().map(|node| parsed("node id", node));
-        Ok(NodeRemoved {
-            node: parsed("node id", &self.node)?,
-            unheard: unheard.collect::<Result<_, BadJson>>()?,
-            given_up: self.given_up.into_iter().map(GivenUpJson::into_rpc).collect::<Result<_, _>>()?,
-        })
-    }
-}
-
-impl From<&GivenUp> for GivenUpJson {
-    fn from(given_up: &GivenUp) -> Self {
-        let anew = given_up.anew.iter();
-        GivenUpJson {
-            pipeline: given_up.pipeline.clone(),
-            node: given_up.node.to_string(),
-            lost: given_up.lost.clone(),
-            ended: given_up.ended.clone(),
-            anew: anew
-                .map(|(stage, node)| AnewJson {
-                    stage: stage.clone(),
-                    node: node.map(|node| node.to_string()),
-                })
-                .collect(),
-        }
-    }
-}
-
-impl GivenUpJson {
-    pub fn into_rpc(self) -> Result<GivenUp, BadJson> {
-        let node = |node: Option<String>| node.map(|node| parsed("node id", &node)).transpose();
-        let anew = self.anew.into_iter().map(|anew| Ok((anew.stage, node(anew.node)?)));
-        Ok(GivenUp {
-            pipeline: self.pipeline,
-            node: parsed("node id", &self.node)?,
-            lost: self.lost,
-            ended: self.ended,
-            anew: anew.collect::<Result<_, BadJson>>()?,
-        })
     }
 }
 
