@@ -30,6 +30,11 @@ pub fn start(level: Option<&str>) -> Result<(), String> {
         .map_err(|why| format!("logging cannot start ({why}): it was started twice in this process"))
 }
 
+/// Whether `level` can be understood; if not, a sentence for the user.
+pub fn check(level: &str) -> Result<(), String> {
+    filter(level).map(|_| ())
+}
+
 fn filter(level: &str) -> Result<Targets, String> {
     let plain = level.trim().to_ascii_lowercase();
     let directives = match plain.as_str() {
@@ -47,7 +52,7 @@ fn filter(level: &str) -> Result<Targets, String> {
 
 fn wrong(level: &str, why: &str) -> String {
     format!(
-        "--log '{level}' is not understood ({why}): say one of {}, or directives such as dunlin=debug",
+        "the log level '{level}' is not understood ({why}): say one of {}, or directives such as dunlin=debug",
         LEVELS.join(", ")
     )
 }

@@ -162,6 +162,8 @@ fn what_is_not_there_and_what_is_wrong_usage_get_a_sentence() {
         &["publish", "nowhere"],
         &["tail", "here/seen", "--from", "yesterday"],
         &["run", "--http", "nowhere"],
+        &["run", "--listen", "nowhere"],
+        &["run", "--log", "loud"],
         &["token", "--expires", "long"],
         &["dead-letters", "here", "show"],
         &["nodes", "--token", "x"],

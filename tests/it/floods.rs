@@ -28,7 +28,10 @@ fn dead_letters(node: &Node, pipeline: &str) -> usize {
 }
 
 fn stage(node: &Node, pipeline: &str, stage: &str) -> Value {
-    let shown = node.show(pipeline);
+    stage_of(&node.show(pipeline), stage)
+}
+
+fn stage_of(shown: &Value, stage: &str) -> Value {
     let stages = shown["stages"].as_array().unwrap();
     stages.iter().find(|shown| shown["stage"] == stage).unwrap()["actors"][0].clone()
 }
@@ -140,6 +143,12 @@ limits = {{ fuel = "1000G" }}
         refused.json()["detail"].as_str().unwrap().contains("readers of 'slow/events' are behind"),
         "{refused:?}"
     );
+    // What waits is told in events, wherever it waits.
+    let shown = node.show("slow");
+    let (source, work) = (stage_of(&shown, "events"), stage_of(&shown, "work"));
+    let waits = number(&source["events_out"]) - number(&work["events_in"]);
+    let lag = number(&work["lag"]);
+    assert!(waits > 500 && lag.abs_diff(waits) <= waits / 4, "{waits} events wait, lag {lag}: {shown}");
     let output = publishing.wait(300).ok();
     assert!(output.stdout.contains("4000 acknowledged, 0 rejected"), "{output:?}");
     wait_for("all is worked off", 300, || {

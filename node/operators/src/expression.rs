@@ -168,10 +168,34 @@ fn parse(text: &str) -> Result<IdedExpr, BadExpression> {
                 Some(error) => (error.pos.1.max(1), error.msg.trim().replace('\n', " ")),
                 None => (1, "it does not parse".to_owned()),
             };
-            let why = why.strip_prefix("Syntax error: ").unwrap_or(&why);
+            let why = plain(why.strip_prefix("Syntax error: ").unwrap_or(&why));
             Err(bad(format!("`{text}` is no expression: at character {at}, {why}"), hint))
         }
         Err(_) => Err(bad(format!("`{text}` is no expression"), hint)),
+    }
+}
+
+/// What the parser says in terms of its grammar, in words of whoever wrote the text.
+fn plain(why: &str) -> String {
+    let between =
+        |before: &str, behind: &str| why.strip_prefix(before).and_then(|rest| rest.split_once(behind));
+    if why.contains("'<EOF>'") {
+        return match between("missing ", " at ") {
+            Some((token, _)) => format!("{token} is missing"),
+            None => "it ends too early".to_owned(),
+        };
+    }
+    let misplaced = ["extraneous input ", "mismatched input "]
+        .iter()
+        .find_map(|before| between(before, " expecting "))
+        .map(|(token, _)| token)
+        .or_else(|| why.strip_prefix("no viable alternative at input "));
+    if let Some(token) = misplaced {
+        return format!("{token} does not fit");
+    }
+    match why.strip_prefix("token recognition error at: ") {
+        Some(token) => format!("{token} is nothing that CEL knows"),
+        None => why.to_owned(),
     }
 }
 

@@ -99,7 +99,7 @@ pub struct RunArguments {
     #[arg(skip)]
     pub data: PathBuf,
     /// Listen for members here, /ip4/…/tcp/… or /ip4/…/udp/…/quic-v1; may be repeated
-    #[arg(long, value_name = "MULTIADDR")]
+    #[arg(long, value_name = "MULTIADDR", value_parser = listen_address)]
     pub listen: Vec<String>,
     /// Listen for clients here; port 0 picks one and keeps it [default: 127.0.0.1:7070]
     #[arg(long, value_name = "ADDR")]
@@ -114,7 +114,7 @@ pub struct RunArguments {
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// What goes to the log on stderr: error, warn, info, debug, trace, or a filter
-    #[arg(long, value_name = "LEVEL")]
+    #[arg(long, value_name = "LEVEL", value_parser = log_level)]
     pub log: Option<String>,
 }
 
@@ -251,6 +251,22 @@ fn label(text: &str) -> Result<(String, String), String> {
         Some((key, value)) if !key.is_empty() => Ok((key.to_string(), value.to_string())),
         Some(_) | None => Err(format!("'{text}' is no label: write key=value, as in zone=edge")),
     }
+}
+
+/// What cannot be an address at all; the network looks at the rest.
+fn listen_address(text: &str) -> Result<String, String> {
+    let known = ["/ip4/", "/ip6/"].iter().any(|start| text.starts_with(start));
+    let port = ["/tcp/", "/udp/"].iter().any(|transport| text.contains(transport));
+    match known && port {
+        true => Ok(text.to_string()),
+        false => Err(format!(
+            "'{text}' is no address to listen on; write it like /ip4/127.0.0.1/tcp/4001 or /ip4/127.0.0.1/udp/4001/quic-v1"
+        )),
+    }
+}
+
+fn log_level(text: &str) -> Result<String, String> {
+    crate::telemetry::check(text).map(|()| text.to_string())
 }
 
 fn time_span(text: &str) -> Result<Duration, String> {

@@ -12,6 +12,7 @@ use alloc::vec::Vec;
 
 use super::fold::{ActorMemory, advance};
 use super::letters::LetterOrder;
+use super::upstream::Upstream;
 use super::work::{Next, Verdict, Work, backoff};
 use crate::effect::{ActorSpec, CallError, CallId, Invoked, Outcome};
 use crate::event::Placed;
@@ -23,7 +24,7 @@ use crate::log::record::{Advance, Commit, Parked};
 use crate::mesh::catalog::LogName;
 use crate::mutation::{Mutation, planted};
 use crate::time::{Span, Time};
-use crate::wire::message::{EdgeId, Mark, Slice};
+use crate::wire::message::{EdgeId, Slice};
 
 /// Positions without events are committed with the next events, or after this long.
 const EMPTY_COMMIT_AFTER: Span = Span(500);
@@ -51,57 +52,6 @@ pub struct Actor {
     empty_since: Option<Time>,
     failures: u32,
     calls: u64,
-}
-
-/// One upstream log as its reader sees it.
-#[derive(Debug)]
-pub struct Upstream {
-    pub edge: EdgeId,
-    /// The unit's input for each of the log's outputs that it reads.
-    pub inputs: BTreeMap<u16, u16>,
-    queue: VecDeque<Slice>,
-    queued_events: u64,
-    /// Where the log ended when it was last heard of.
-    pub head: Seq,
-    mark: Option<Mark>,
-    /// It is read to its end but is no input any more: it holds no watermark back.
-    pub aside: bool,
-    /// Why it cannot be read on, until it can.
-    pub trouble: Option<String>,
-    /// Its node was given up: nobody reads it any more.
-    forsaken: bool,
-}
-
-impl Upstream {
-    pub fn new(edge: EdgeId, inputs: BTreeMap<u16, u16>) -> Upstream {
-        Upstream {
-            edge,
-            inputs,
-            queue: VecDeque::new(),
-            queued_events: 0,
-            head: Seq(0),
-            mark: None,
-            aside: false,
-            trouble: None,
-            forsaken: false,
-        }
-    }
-
-    /// What was known of its time where it was read last: records that say nothing of time change nothing.
-    pub fn resumed(self, at: Option<&Advance>) -> Upstream {
-        let mark = at.map(|advance| Mark { watermark: advance.watermark, idle: advance.idle });
-        Upstream { mark, ..self }
-    }
-
-    pub fn queued_events(&self) -> u64 {
-        self.queued_events
-    }
-
-    /// What is queued goes, and with it the credit that it held, in bytes.
-    pub fn clear(&mut self) -> u64 {
-        self.queued_events = 0;
-        self.queue.drain(..).map(|slice| slice.weight()).sum()
-    }
 }
 
 /// What an actor has as many of as may be.
@@ -226,32 +176,23 @@ impl Actor {
 
     /// Committed slices arrived. The caller has checked that they follow on.
     pub fn on_slices(&mut self, from: &LogId, slices: Vec<Slice>, head: Seq, now: Time) {
+        let in_hand = self.position_in_hand(from);
         let Some(upstream) = self.upstream.get_mut(from) else { return };
-        upstream.head = upstream.head.max(head);
-        for slice in slices {
-            upstream.queued_events += slice.events.len() as u64;
-            upstream.queue.push_back(slice);
-        }
+        upstream.queue(slices, head, in_hand);
         if self.empty_since.is_none() {
             self.empty_since = Some(now);
         }
     }
 
-    /// Events that wait: queued here, in the call under way, or not yet sent.
+    /// Events that wait: queued here, in the call under way, or not yet sent (of these about how many).
     pub fn lag(&self) -> u64 {
         let in_work = match &self.phase {
             Phase::Calling { work, .. } | Phase::Waiting { work, .. } => work.commit.events_in,
             Phase::Committing(committing) | Phase::Unwritten { committing, .. } => committing.events_in(),
             Phase::Closed | Phase::Idle => 0,
         };
-        let unsent = self.upstream.iter().map(|(log, upstream)| {
-            let delivered = match upstream.queue.back() {
-                Some(slice) => slice.position.seq,
-                None => self.position_in_hand(log).seq,
-            };
-            upstream.queued_events + upstream.head.0.saturating_sub(delivered.0)
-        });
-        in_work + unsent.sum::<u64>() + self.memory.parked.len() as u64
+        let to_come = self.upstream.iter().map(|(log, upstream)| upstream.lag(self.position_in_hand(log)));
+        in_work + to_come.sum::<u64>() + self.memory.parked.len() as u64
     }
 
     /// Where the actor stands in a log, counting the commit that is under way.
@@ -383,16 +324,15 @@ impl Actor {
 
     /// When positions without events will be committed, if only such wait.
     fn empty_wake(&self, work: &Work, now: Time) -> Option<Time> {
-        let waits = work.is_empty() && self.upstream.values().any(|upstream| !upstream.queue.is_empty());
+        let waits = work.is_empty() && self.upstream.values().any(|upstream| !upstream.is_empty());
         waits.then(|| self.empty_since.unwrap_or(now).after(EMPTY_COMMIT_AFTER))
     }
 
     /// Whole slices from the upstream logs in turn, until the batch is large enough.
     fn take_slices(&mut self, work: &mut Work, now: Time) {
-        let events_wait = self.upstream.values().any(|upstream| upstream.queued_events > 0);
-        let ended = |upstream: &Upstream| upstream.queue.iter().any(|slice| slice.closed.is_some());
+        let events_wait = self.upstream.values().any(|upstream| upstream.queued_events() > 0);
         let overdue = self.empty_since.is_some_and(|since| now >= since.after(EMPTY_COMMIT_AFTER))
-            || self.upstream.values().any(ended);
+            || self.upstream.values().any(Upstream::ends);
         if !events_wait && !overdue && work.events() == 0 {
             return;
         }
@@ -408,12 +348,9 @@ impl Actor {
             }
             let Some(upstream) = self.upstream.get_mut(&log) else { continue };
             while bytes < BATCH_BYTES_MAX && work.events() < BATCH_EVENTS_MAX {
-                let Some(slice) = upstream.queue.pop_front() else { break };
-                upstream.queued_events -= slice.events.len() as u64;
+                let Some((slice, mark)) = upstream.take() else { break };
                 let weight = slice.weight();
                 bytes += weight as usize;
-                upstream.mark = slice.mark.or(upstream.mark);
-                let mark = upstream.mark.unwrap_or(Mark { watermark: Time(0), idle: true });
                 let at = slice.position;
                 for event in slice.events {
                     let Some(input) = upstream.inputs.get(&event.output).copied() else { continue };
@@ -429,7 +366,7 @@ impl Actor {
                 self.served = Some(log);
             }
         }
-        let left = self.upstream.values().any(|upstream| !upstream.queue.is_empty());
+        let left = self.upstream.values().any(|upstream| !upstream.is_empty());
         self.empty_since = left.then_some(now);
     }
 
@@ -591,10 +528,7 @@ impl Actor {
         if core::mem::replace(&mut upstream.forsaken, true) {
             return false;
         }
-        let mut at = upstream.queue.back().map_or(in_hand, |slice| slice.position);
-        upstream.head = at.seq;
-        upstream.trouble = None;
-        upstream.aside = true;
+        let mut at = upstream.delivered(in_hand);
         if at == Position::START {
             if known.is_none() {
                 return false;
@@ -602,7 +536,7 @@ impl Actor {
             // An advance to the very start would say that this log follows another.
             at.epoch = Epoch(1);
         }
-        upstream.queue.push_back(Slice { position: at, events: Vec::new(), mark: None, closed: None });
+        upstream.end_at(at);
         self.empty_since.get_or_insert(now);
         true
     }

@@ -7,8 +7,9 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use super::fold::SourceMemory;
-use super::machine::{Action, Actor, Room, Upstream};
+use super::machine::{Action, Actor, Room};
 use super::source::{SourceLog, Taken};
+use super::upstream::Upstream;
 use super::work::{Next, Verdict, Work, backoff};
 use crate::effect::{ActorSpec, Again, CallError, FailedEvent, Invoked, Outcome, Refused, SourceStream};
 use crate::event::{Event, Placed};

@@ -409,7 +409,7 @@ impl Peer {
             && let Some(machine) = self.actors.get_mut(&actor)
         {
             machine.fall_back(&log, to);
-            let freed = machine.upstream.get_mut(&log).map_or(0, crate::actor::machine::Upstream::clear);
+            let freed = machine.upstream.get_mut(&log).map_or(0, crate::actor::upstream::Upstream::clear);
             if let Some(reader) = self.readers.get_mut(&edge) {
                 reader.release(freed);
             }

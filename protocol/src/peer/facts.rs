@@ -6,7 +6,7 @@ use alloc::string::ToString;
 use alloc::vec::Vec;
 
 use super::Peer;
-use crate::actor::machine::Upstream;
+use crate::actor::upstream::Upstream;
 use crate::edge::reader::{Owner, Reader};
 use crate::effect::{Effect, Effects, Level, Timer};
 use crate::id::{LogId, NodeId, Position, Seq};

@@ -107,7 +107,11 @@ fn the_walk_of_macros_is_bounded() {
 fn wrong_expressions_do_not_compile() {
     fails("evnt.price > 1", "there is no variable 'evnt'");
     fails("price > 1", "did you mean 'event.price'?");
-    fails("event.price >", "`event.price >` is no expression: at character");
+    fails("event.price >", "`event.price >` is no expression: at character 14, it ends too early; write CEL");
+    fails("(event.x", "at character 9, ')' is missing");
+    fails("event.x > > 3", "at character 11, '>' does not fit");
+    fails("event..x", "at character 7, '..' does not fit");
+    fails("event.x # 3", "'#' is nothing that CEL knows");
     fails("", "is no expression");
     fails("event.price.matches('a')", "there is no function 'matches'");
     fails("event.flight.startWith('a')", "did you mean 'startsWith'?");
