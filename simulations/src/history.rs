@@ -1,11 +1,13 @@
 //! What an observer of the whole world saw: every record that was written to a log, kept when the
-//! log itself forgets it. The checkers read here; what a disk gives back is compared with it.
+//! log itself forgets it. The checkers read here; what a disk gives back is compared with it. Each
+//! record is decoded once, when it is written.
 
 use std::collections::BTreeMap;
 
 use dunlin_protocol::effect::RecoveredLog;
 use dunlin_protocol::id::{LogId, Position, Seq};
-use dunlin_protocol::log::record::{Body, Record};
+use dunlin_protocol::log::record::Record;
+use dunlin_protocol::log::writer::Kept;
 use dunlin_protocol::mesh::catalog::LogName;
 use dunlin_protocol::pipeline::manifest::Durability;
 
@@ -16,15 +18,15 @@ pub type Place = (usize, LogId);
 pub struct History {
     logs: BTreeMap<Place, Past>,
     /// What tails held that crashes took: only that may count again.
-    pub lost: Vec<Record>,
+    pub lost: Vec<Kept>,
 }
 
 #[derive(Debug)]
 pub struct Past {
     pub name: LogName,
-    /// All that was written and not taken back.
+    /// All that was written and not taken back: as it was written, and decoded.
     pub records: Vec<Record>,
-    positions: Vec<Position>,
+    pub kept: Vec<Kept>,
     /// The first records that it was kept from, one after another, as retention let go of those before.
     pub begins: Vec<Seq>,
     /// The last record that the core was told to stand.
@@ -43,7 +45,7 @@ impl Past {
         Past {
             name,
             records: Vec::new(),
-            positions: Vec::new(),
+            kept: Vec::new(),
             begins: Vec::new(),
             told: Seq(0),
             survives_process: Seq(0),
@@ -54,7 +56,7 @@ impl Past {
     }
 
     pub fn head(&self) -> Position {
-        self.positions.last().copied().unwrap_or_default()
+        self.kept.last().map(|kept| kept.position).unwrap_or_default()
     }
 
     pub fn told(&self) -> Seq {
@@ -65,7 +67,7 @@ impl Past {
     pub fn position(&self, seq: Seq) -> Option<Position> {
         match seq.0 {
             0 => Some(Position::START),
-            n => self.positions.get(n as usize - 1).copied(),
+            n => self.kept.get(n as usize - 1).map(|kept| kept.position),
         }
     }
 
@@ -75,13 +77,13 @@ impl Past {
         }
     }
 
-    fn cut(&mut self, last: Seq) -> Vec<Record> {
-        self.positions.truncate(last.0 as usize);
+    fn cut(&mut self, last: Seq) -> Vec<Kept> {
+        self.records.truncate(last.0 as usize);
         self.told = self.told.min(last);
         self.survives_process = self.survives_process.min(last);
         self.survives_power = self.survives_power.min(last);
         self.under_way.retain(|(seq, _)| *seq <= last);
-        self.records.split_off((last.0 as usize).min(self.records.len()))
+        self.kept.split_off((last.0 as usize).min(self.kept.len()))
     }
 }
 
@@ -94,21 +96,21 @@ impl History {
         self.logs.get(&place)
     }
 
-    pub fn records(&self, place: Place) -> &[Record] {
-        self.logs.get(&place).map_or(&[], |past| &past.records)
+    /// Every record of one log, from its first.
+    pub fn kept(&self, place: Place) -> &[Kept] {
+        self.logs.get(&place).map_or(&[], |past| &past.kept)
     }
 
-    /// Every body of one log.
-    pub fn bodies(&self, place: Place) -> Vec<(Record, Body)> {
-        let records = self.records(place).iter();
-        records.filter_map(|record| Some((record.clone(), record.decode().ok()?))).collect()
+    /// The same behind record `seq`.
+    pub fn kept_behind(&self, place: Place, seq: Seq) -> &[Kept] {
+        self.kept(place).get(seq.0 as usize..).unwrap_or_default()
     }
 
     pub fn create(&mut self, place: Place, name: LogName) {
         self.logs.entry(place).or_insert_with(|| Past::new(name));
     }
 
-    /// Panics when a record does not follow, or when the log is damaged: the core broke its promise.
+    /// Panics when a record does not follow or does not decode, or when the log is damaged: the core broke its promise.
     pub fn write(&mut self, place: Place, records: &[Record], durability: Durability) {
         let Some(past) = self.logs.get_mut(&place) else { return };
         assert!(!past.damaged, "n{} writes to log {}, which is damaged", place.0, place.1);
@@ -126,7 +128,7 @@ impl History {
             }
             assert_eq!(record.seq, head.seq.next(), "a record of log {} is out of sequence", place.1);
             assert_eq!(record.previous, head.hash, "a record of log {} breaks the chain", place.1);
-            past.positions.push(record.position());
+            past.kept.push(Kept::of(record).expect("a record that is written decodes"));
             past.records.push(record.clone());
         }
         if let Some(last) = records.last() {

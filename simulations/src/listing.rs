@@ -24,8 +24,8 @@ pub fn of(history: &History) -> Vec<String> {
             ),
             LogName::Catalog(of) => format!("n{node} {log:?} is the catalog log of {of:?}"),
         });
-        for (record, body) in history.bodies((*node, *log)) {
-            let mut line = format!("  {}.{} {}", record.epoch.0, record.seq.0, say(&body));
+        for kept in &past.kept {
+            let mut line = format!("  {}.{} {}", kept.position.epoch.0, kept.position.seq.0, say(&kept.body));
             line.truncate(line.floor_char_boundary(LINE_BYTES));
             lines.push(line);
         }

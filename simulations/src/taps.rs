@@ -6,7 +6,6 @@ use std::collections::BTreeMap;
 use dunlin_protocol::edge::writer::slice_of;
 use dunlin_protocol::effect::RequestId;
 use dunlin_protocol::id::{EventId, LogId};
-use dunlin_protocol::log::writer::Kept;
 use dunlin_protocol::pipeline::plan::SlotRange;
 use dunlin_protocol::rpc::Response;
 use dunlin_protocol::wire::message::Filter;
@@ -78,11 +77,11 @@ impl Tap {
             return Err(format!("a tap on n{} shows event {id} behind {after:?}", self.node));
         }
         let committed = world.history.logs().filter(|((_, log), _)| *log == id.log).find_map(|(_, past)| {
-            let record = past.records.get(id.seq.0 as usize - 1)?;
+            let kept = past.kept.get(id.seq.0 as usize - 1)?;
             let filter = Filter { outputs: (0..64).collect(), slots: SlotRange::ALL };
-            let slice = slice_of(&Kept::of(record)?, &filter);
+            let slice = slice_of(kept, &filter);
             let found = slice.events.into_iter().find(|event| event.index == id.index)?;
-            (record.epoch == id.epoch).then_some(found.event)
+            (kept.position.epoch == id.epoch).then_some(found.event)
         });
         match committed {
             Some(committed) if committed == *event => Ok(()),

@@ -32,8 +32,7 @@ fn check_log(world: &World, node: usize, layout: &Layout, log: &Assigned) -> Res
     let Some(passed) = layout.readers(log).map(position).min() else { return Ok(()) };
     // Who reads from the start begins with what is kept.
     let passed = passed.max(Seq(folder.first().0.saturating_sub(1)));
-    let records = world.history.records((node, log.id)).iter();
-    let unread = records.filter(|record| record.seq > passed).map(|record| record.body.len() as u64);
+    let unread = world.history.kept_behind((node, log.id), passed).iter().map(|kept| kept.bytes as u64);
     let (unread, largest) = unread.fold((0, 0), |(sum, largest), bytes| (sum + bytes, bytes.max(largest)));
     let bound = log.manifest.retention.bytes + largest + STEP_BYTES;
     match unread > bound {

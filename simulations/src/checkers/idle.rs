@@ -13,11 +13,11 @@ pub fn check(world: &World) -> Result<(), String> {
         if unit.role != Role::Source || pipeline.as_str() != "sim" {
             continue;
         }
-        let bodies = world.history.bodies(*place);
-        if matches!(bodies.last(), Some((_, Body::Close { .. }))) {
+        let mut bodies = world.history.kept(*place).iter().rev().map(|kept| &*kept.body).peekable();
+        if matches!(bodies.peek(), Some(Body::Close { .. })) {
             continue;
         }
-        let appends = bodies.into_iter().filter_map(|(_, body)| match body {
+        let mut appends = bodies.filter_map(|body| match body {
             Body::Append(append) => Some(append),
             Body::EpochStart(_)
             | Body::Commit(_)
@@ -25,7 +25,7 @@ pub fn check(world: &World) -> Result<(), String> {
             | Body::Inherit(_)
             | Body::Catalog { .. } => None,
         });
-        if appends.last().is_some_and(|append| !append.idle) {
+        if appends.next().is_some_and(|append| !append.idle) {
             return Err(format!("source log {} of n{} is silent and not marked idle", place.1, place.0));
         }
     }

@@ -12,14 +12,14 @@ use crate::world::World;
 
 pub fn check(world: &World, publishers: &[Publisher]) -> Result<u64, String> {
     let mut found: BTreeMap<Bytes, u64> = BTreeMap::new();
-    for (place, past) in world.history.logs() {
+    for (_, past) in world.history.logs() {
         let LogName::Actor { unit, .. } = &past.name else { continue };
         if unit.role != Role::Source {
             continue;
         }
-        for (_, body) in world.history.bodies(*place) {
-            if let Body::Append(append) = body {
-                append.events.into_iter().for_each(|event| *found.entry(event.payload).or_default() += 1);
+        for kept in &past.kept {
+            if let Body::Append(append) = &*kept.body {
+                append.events.iter().for_each(|event| *found.entry(event.payload.clone()).or_default() += 1);
             }
         }
     }

@@ -34,28 +34,28 @@ pub fn check(world: &World, traps: bool, again: &BTreeSet<Numbered>) -> Result<L
     let mut written: BTreeMap<(String, Numbered), BTreeSet<LetterId>> = BTreeMap::new();
     let mut replayed = BTreeSet::new();
     let mut moved = BTreeSet::new();
-    for (place, past) in world.history.logs() {
+    for (_, past) in world.history.logs() {
         let LogName::Actor { pipeline, .. } = &past.name else { continue };
         if pipeline.as_str() != "sim" {
             continue;
         }
-        for (_, body) in world.history.bodies(*place) {
-            match body {
+        for kept in &past.kept {
+            match &*kept.body {
                 Body::Append(append) => {
                     let events = append.events.iter().filter(|event| is_poison(&event.payload));
                     poison.extend(events.filter_map(number_of));
                 }
                 Body::Commit(commit) => {
-                    replayed.extend(replays(&commit));
-                    for id in commit.undead {
-                        if !moved.insert(id) {
+                    replayed.extend(replays(commit));
+                    for id in &commit.undead {
+                        if !moved.insert(*id) {
                             return Err(format!("letter {id} was moved twice"));
                         }
                     }
-                    for letter in commit.dead {
+                    for letter in &commit.dead {
                         let Some(number) = number_of(&letter.event) else { continue };
-                        check_cause(&letter, &number, traps)?;
-                        written.entry((letter.stage, number)).or_default().insert(letter.id);
+                        check_cause(letter, &number, traps)?;
+                        written.entry((letter.stage.clone(), number)).or_default().insert(letter.id);
                     }
                 }
                 Body::EpochStart(_) | Body::Close { .. } | Body::Inherit(_) | Body::Catalog { .. } => {}

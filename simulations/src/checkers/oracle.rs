@@ -72,18 +72,14 @@ fn inputs_of(
 
 /// The successor takes over from exactly where the log before it was closed, before it does anything.
 fn check_inherited(world: &World, node: usize, log: LogId, follows: Option<LogId>) -> Result<(), String> {
-    let bodies = world.history.bodies((node, log));
-    let first = bodies.iter().find(|(_, body)| !matches!(body, Body::EpochStart(_))).map(|(_, body)| body);
+    let mut bodies = world.history.kept((node, log)).iter().map(|kept| &*kept.body);
+    let first = bodies.find(|body| !matches!(body, Body::EpochStart(_)));
     match (follows, first) {
         (None, Some(Body::Inherit(_))) => Err("it is the first of its line and inherits".into()),
         (Some(before), Some(Body::Inherit(inherit))) => {
-            let last = world.history.bodies((node, before)).pop();
-            match last {
-                Some((record, Body::Close { .. }))
-                    if inherit.from == before && inherit.closed_at == record.position() =>
-                {
-                    Ok(())
-                }
+            let last = world.history.kept((node, before)).last();
+            match last.map(|last| (last.position, &*last.body)) {
+                Some((at, Body::Close { .. })) if inherit.from == before && inherit.closed_at == at => Ok(()),
                 other => {
                     Err(format!("it inherits from {inherit:?}, and the log before it ends with {other:?}"))
                 }
@@ -109,20 +105,20 @@ fn check_actor(
     oracle.shelf.committed = carried.state.clone();
     let reading = Reading::new(world, layout, actor);
     let Carried { mut state, mut frontier, mut memory } = carried;
-    for (record, body) in world.history.bodies((node, log)) {
-        let commit = match body {
+    for kept in world.history.kept((node, log)) {
+        let commit = match &*kept.body {
             Body::Commit(commit) => commit,
             Body::Inherit(inherit) => {
-                memory = handed_over(&memory, &inherit)?;
+                memory = handed_over(&memory, inherit)?;
                 continue;
             }
             Body::EpochStart(_) | Body::Append(_) | Body::Close { .. } | Body::Catalog { .. } => continue,
         };
-        let said = format!("commit {}", record.seq.0);
-        let taken = reading.taken(&commit, &frontier).map_err(|why| format!("{said} {why}"))?;
+        let said = format!("commit {}", kept.position.seq.0);
+        let taken = reading.taken(commit, &frontier).map_err(|why| format!("{said} {why}"))?;
         let Taken { batch, frontier: now_at, from_lost } = taken;
         frontier = now_at;
-        let batch = seen(batch, &commit, &memory);
+        let batch = seen(batch, commit, &memory);
         let luck = commit.observed.iter().map(|observed| match observed {
             Observed::Random(value) => *value,
             Observed::Now(at) => at.0,
@@ -134,13 +130,13 @@ fn check_actor(
                 oracle.invoke(&batch, commit.at, luck).map_err(|error| error.reason)?
             }
         };
-        memory.apply(&commit);
+        memory.apply(commit);
         match from_lost {
             true => {
                 oracle.discard();
                 oracle.shelf.apply(&commit.state);
             }
-            false => oracle.apply(record.position()),
+            false => oracle.apply(kept.position),
         }
         for Change { key, value } in &commit.state {
             match value {
@@ -202,7 +198,7 @@ fn handed_over(before: &ActorMemory, inherit: &Inherit) -> Result<ActorMemory, S
 struct Reading<'a> {
     slots: SlotRange,
     inputs: BTreeMap<LogId, (usize, BTreeMap<u16, u16>)>,
-    upstream: BTreeMap<LogId, Vec<Kept>>,
+    upstream: BTreeMap<LogId, &'a [Kept]>,
     /// Logs that no other comes before.
     first: BTreeSet<LogId>,
     /// A log that lost its tail may go on behind what those that it reads have let go of.
@@ -228,11 +224,8 @@ impl Reading<'_> {
         let (actors, sources): (Vec<&Line>, Vec<&Line>) = layout.lines.iter().partition(begun);
         let first = actors.iter().filter_map(|line| line.first());
         let first = first.chain(sources.iter().flat_map(|line| &line.logs)).map(|log| log.id).collect();
-        let mut upstream: BTreeMap<LogId, Vec<Kept>> = BTreeMap::new();
-        for (input, (at, _)) in &inputs {
-            let records = world.history.records((*at, *input));
-            upstream.insert(*input, records.iter().filter_map(Kept::of).collect());
-        }
+        let upstream =
+            inputs.iter().map(|(input, (at, _))| (*input, world.history.kept((*at, *input)))).collect();
         let may_lose = actor.manifest.durability != Durability::Disk;
         let gone = layout.lines.iter().filter(|line| line.gone).flat_map(|line| &line.logs);
         let gone = gone.map(|log| log.id).collect();
@@ -300,7 +293,7 @@ impl Reading<'_> {
                 .get(&advance.log)
                 .ok_or_else(|| format!("reads log {}, which is no input", advance.log))?;
             let filter = Filter { outputs: outputs.keys().copied().collect(), slots: self.slots };
-            let records = self.upstream.get(&advance.log).map_or(&[][..], Vec::as_slice);
+            let records = self.upstream.get(&advance.log).copied().unwrap_or_default();
             if !frontier.contains_key(&advance.log) && !self.first.contains(&advance.log) {
                 return Err(format!(
                     "begins log {}, and the log before it was not read to its end",

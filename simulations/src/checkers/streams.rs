@@ -8,7 +8,6 @@ use dunlin_protocol::edge::writer::slice_of;
 use dunlin_protocol::event::Placed;
 use dunlin_protocol::id::{EventId, LogId, Position};
 use dunlin_protocol::log::record::Body;
-use dunlin_protocol::log::writer::Kept;
 use dunlin_protocol::mesh::assignment::{Assigned, Assignment, Layout, Line};
 use dunlin_protocol::pipeline::manifest::StreamName;
 use dunlin_protocol::pipeline::plan::{Plan, SlotRange};
@@ -52,7 +51,8 @@ fn walk<'a>(world: &World, line: &'a Line) -> (Vec<&'a Arc<Assigned>>, Option<Lo
     while let Some(log) = next.filter(|log| world.history.past((node, log.id)).is_some()) {
         path.push(log);
         next = None;
-        if let Some((_, Body::Close { successor })) = world.history.bodies((node, log.id)).last() {
+        let last = world.history.kept((node, log.id)).last();
+        if let Some(Body::Close { successor }) = last.map(|last| &*last.body) {
             next = line.log(successor);
             if next.is_none() {
                 return (path, Some(*successor));
@@ -68,8 +68,8 @@ pub fn frontier(world: &World, layout: &Layout, actor: &Assigned) -> BTreeMap<Lo
     let Some(line) = layout.lines.get(actor.line) else { return frontier };
     let Some(node) = world.index_of(line.node) else { return frontier };
     for log in walk(world, line).0 {
-        for (_, body) in world.history.bodies((node, log.id)) {
-            if let Body::Commit(commit) = body {
+        for kept in world.history.kept((node, log.id)) {
+            if let Body::Commit(commit) = &*kept.body {
                 frontier.extend(commit.frontier.iter().map(|advance| (advance.log, advance.to)));
             }
         }
@@ -94,11 +94,10 @@ pub fn in_history(world: &World, stream: &str) -> Result<Vec<TailEvent>, String>
                 .map(|(_, index)| index)
                 .collect();
             let Some(node) = world.index_of(log.node) else { continue };
-            let records = world.history.records((node, log.id));
             let filter = Filter { outputs, slots: SlotRange::ALL };
-            for record in records.iter().filter_map(Kept::of) {
-                let at = record.position;
-                for event in slice_of(&record, &filter).events {
+            for kept in world.history.kept((node, log.id)) {
+                let at = kept.position;
+                for event in slice_of(kept, &filter).events {
                     let id = EventId { log: log.id, epoch: at.epoch, seq: at.seq, index: event.index };
                     let placed = Placed { id, event: event.event };
                     events.push(TailEvent { placed, cursor: Cursor::default() });

@@ -4,7 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use dunlin_protocol::event::Event;
-use dunlin_protocol::log::record::{Body, Record};
+use dunlin_protocol::log::record::Body;
+use dunlin_protocol::log::writer::Kept;
 use dunlin_protocol::pipeline::plan::Role;
 
 use super::streams;
@@ -27,8 +28,8 @@ pub fn check(world: &World) -> Result<BTreeSet<Numbered>, String> {
     for line in lines.filter(|line| line.unit.role == Role::Source) {
         let node = world.index_of(line.node).expect("placed on a node of this world");
         for log in streams::path(world, line)? {
-            for (_, body) in world.history.bodies((node, log.id)) {
-                let Body::Append(append) = body else { continue };
+            for kept in world.history.kept((node, log.id)) {
+                let Body::Append(append) = &*kept.body else { continue };
                 for (producer, n) in append.events.iter().filter_map(number_of) {
                     let before = last.insert(producer.clone(), n).unwrap_or(0);
                     if n != before + 1 {
@@ -45,18 +46,17 @@ pub fn check(world: &World) -> Result<BTreeSet<Numbered>, String> {
 }
 
 /// The events that stood in lost records, or whose letters or next tries did.
-pub fn lost(records: &[Record]) -> BTreeSet<Numbered> {
-    let bodies = records.iter().filter_map(|record| record.decode().ok());
-    let events = bodies.flat_map(|body| match body {
-        Body::Append(append) => append.events,
+pub fn lost(records: &[Kept]) -> BTreeSet<Numbered> {
+    let events = records.iter().flat_map(|kept| match &*kept.body {
+        Body::Append(append) => append.events.iter().collect(),
         Body::Commit(commit) => {
-            let emitted = commit.emitted.into_iter().map(|emitted| emitted.event);
-            let parked = commit.parked.into_iter().map(|parked| parked.event);
-            emitted.chain(parked).chain(commit.dead.into_iter().map(|letter| letter.event)).collect()
+            let emitted = commit.emitted.iter().map(|emitted| &emitted.event);
+            let parked = commit.parked.iter().map(|parked| &parked.event);
+            emitted.chain(parked).chain(commit.dead.iter().map(|letter| &letter.event)).collect()
         }
         Body::EpochStart(_) | Body::Close { .. } | Body::Inherit(_) | Body::Catalog { .. } => Vec::new(),
     });
-    events.filter_map(|event| number_of(&event)).collect()
+    events.filter_map(number_of).collect()
 }
 
 /// The events that need not have come out: a reader that lost its tail went on behind what retention had

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use dunlin_protocol::id::LogId;
+use dunlin_protocol::id::{LogId, Seq};
 use dunlin_protocol::log::record::Body;
 use dunlin_protocol::time::Time;
 
@@ -13,24 +13,25 @@ pub fn check(world: &World, lossy: bool) -> Result<(), String> {
     for (place, past) in world.history.logs() {
         let mut own = Time(0);
         let mut upstream: BTreeMap<LogId, Time> = BTreeMap::new();
-        let advance = |of: &mut Time, to: Time, what: &str| {
+        let advance = |of: &mut Time, to: Time, seq: Seq| {
             let back = to < *of;
             *of = to;
             match back {
-                true => {
-                    Err(format!("the watermark of {what} goes back in log {} ({:?})", place.1, past.name))
-                }
+                true => Err(format!(
+                    "the watermark of record {} goes back in log {} ({:?})",
+                    seq.0, place.1, past.name
+                )),
                 false => Ok(()),
             }
         };
-        for (record, body) in world.history.bodies(*place) {
-            let what = format!("record {}", record.seq.0);
-            match body {
-                Body::Append(append) => advance(&mut own, append.watermark, &what)?,
+        for kept in &past.kept {
+            let seq = kept.position.seq;
+            match &*kept.body {
+                Body::Append(append) => advance(&mut own, append.watermark, seq)?,
                 Body::Commit(commit) => {
-                    advance(&mut own, commit.watermark, &what)?;
-                    for read in commit.frontier.into_iter().filter(|_| !lossy) {
-                        advance(upstream.entry(read.log).or_default(), read.watermark, &what)?;
+                    advance(&mut own, commit.watermark, seq)?;
+                    for read in commit.frontier.iter().filter(|_| !lossy) {
+                        advance(upstream.entry(read.log).or_default(), read.watermark, seq)?;
                     }
                 }
                 Body::EpochStart(_) | Body::Close { .. } | Body::Inherit(_) | Body::Catalog { .. } => {}

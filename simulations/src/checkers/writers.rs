@@ -22,8 +22,9 @@ pub fn check(world: &World) -> Result<(), String> {
             return Err(format!("log {log} was written on n{other} and on n{node}"));
         }
         let mut epoch = Epoch(0);
-        for (record, body) in world.history.bodies((*node, *log)) {
-            match body {
+        for kept in &past.kept {
+            let record = kept.position;
+            match &*kept.body {
                 Body::EpochStart(start) => {
                     if record.epoch <= epoch || start.writer != world.nodes[*node].id {
                         return Err(format!(

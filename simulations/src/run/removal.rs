@@ -93,13 +93,13 @@ impl Run {
     pub(super) fn of_the_removed(&self) -> BTreeSet<Numbered> {
         let Some(victim) = self.victim() else { return BTreeSet::new() };
         let mut all = BTreeSet::new();
-        for (place, past) in self.world.history.logs().filter(|((node, _), _)| *node == victim) {
+        for (_, past) in self.world.history.logs().filter(|((node, _), _)| *node == victim) {
             let LogName::Actor { unit, .. } = &past.name else { continue };
             if unit.role != Role::Source {
                 continue;
             }
-            for (_, body) in self.world.history.bodies(*place) {
-                if let Body::Append(append) = body {
+            for kept in &past.kept {
+                if let Body::Append(append) = &*kept.body {
                     all.extend(append.events.iter().filter_map(number_of));
                 }
             }

@@ -4,6 +4,7 @@ use dunlin_protocol::effect::{Again, CallError, Effect, Input, Level, Report};
 use dunlin_protocol::id::{LogId, NodeId, Seq};
 use dunlin_protocol::limits::READ_BYTES_MAX;
 use dunlin_protocol::log::record::{Body, Record};
+use dunlin_protocol::log::writer::Kept;
 use dunlin_protocol::pipeline::manifest::Durability;
 use dunlin_protocol::time::Span;
 use dunlin_protocol::wire::codec;
@@ -162,16 +163,17 @@ impl World {
     /// Memory counts at once, a page when it is written, the disk when it is synced.
     fn persist(&mut self, node: usize, log: LogId, records: Vec<Record>, durability: Durability) {
         let Some(seq) = records.last().map(|record| record.seq) else { return };
-        let hands_over = |record: &Record| {
-            matches!(record.decode(), Ok(Body::EpochStart(_) | Body::Close { .. } | Body::Inherit(_)))
-        };
-        if durability != Durability::Disk && records.iter().any(hands_over) {
+        self.history.write((node, log), &records, durability);
+        let before = records.first().map_or(seq, |first| Seq(first.seq.0 - 1));
+        let hands_over =
+            |kept: &Kept| matches!(&*kept.body, Body::EpochStart(_) | Body::Close { .. } | Body::Inherit(_));
+        let written = self.history.kept_behind((node, log), before);
+        if durability != Durability::Disk && written.iter().any(hands_over) {
             self.watch.note(Err(format!(
                 "n{node} does not sync what hands log {log} over, up to record {}",
                 seq.0
             )));
         }
-        self.history.write((node, log), &records, durability);
         let disk = &mut self.nodes[node].disk;
         if disk.persist(log, records, durability) == Taken::Early {
             self.input_soon(node, Input::Persisted { log, seq });
