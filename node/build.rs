@@ -1,12 +1,13 @@
-//! Builds the demo's guest function, so that `cargo build` of the node is all that it takes.
+//! Builds the guests that the node carries (the demo's and the bench's), so that `cargo build` of it is all
+//! that it takes.
 
 use std::env;
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The demo's function; the others in `examples/functions` are built by whoever uses them.
-const GUEST: &str = "clean";
+/// The demo's and the bench's; the others in `examples/functions` are built by whoever uses them.
+const GUESTS: [&str; 2] = ["clean", "relay"];
 
 const TARGET: &str = "wasm32-wasip2";
 
@@ -22,7 +23,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=../protocol/wit");
-    for file in ["Cargo.toml", "Cargo.lock", GUEST] {
+    for file in ["Cargo.toml", "Cargo.lock"].into_iter().chain(GUESTS) {
         println!("cargo::rerun-if-changed=../examples/functions/{file}");
     }
 
@@ -34,8 +35,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         Ok(()) | Err(_) => out.join("guests"),
     };
     build(&functions, &target)?;
-    let built = target.join(TARGET).join("release").join(GUEST).with_extension("wasm");
-    std::fs::copy(built, out.join(GUEST).with_extension("wasm"))?;
+    for guest in GUESTS {
+        let built = target.join(TARGET).join("release").join(guest).with_extension("wasm");
+        std::fs::copy(built, out.join(guest).with_extension("wasm"))?;
+    }
     Ok(())
 }
 
@@ -60,7 +63,7 @@ fn fetch_target() -> Result<(), String> {
         Err(error) => format!("rustup does not run: {error}"),
     };
     Err(format!(
-        "the toolchain lacks the target {TARGET}, which the demo's guest function is built for, and it could not be \
+        "the toolchain lacks the target {TARGET}, which the guest functions are built for, and it could not be \
          fetched ({why}); run `rustup target add {TARGET}` for this toolchain and build again"
     ))
 }
@@ -68,7 +71,8 @@ fn fetch_target() -> Result<(), String> {
 fn build(functions: &Path, target: &Path) -> Result<(), Box<dyn Error>> {
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo
-        .args(["build", "--release", "--locked", "--target", TARGET, "--package", GUEST])
+        .args(["build", "--release", "--locked", "--target", TARGET])
+        .args(GUESTS.iter().flat_map(|guest| ["--package", guest]))
         .arg("--target-dir")
         .arg(target)
         .current_dir(functions);
@@ -84,5 +88,5 @@ fn build(functions: &Path, target: &Path) -> Result<(), Box<dyn Error>> {
     if cargo.status()?.success() {
         return Ok(());
     }
-    Err(format!("the guest function '{GUEST}' did not build; cargo's reason is above").into())
+    Err("a guest function did not build; cargo's reason is above".to_string().into())
 }

@@ -151,7 +151,7 @@ fn what_is_not_there_and_what_is_wrong_usage_get_a_sentence() {
         (&["state", "here/seen", "nokey"], &["keeps nothing"]),
         (&["dead-letters", "nowhere"], &["nowhere"]),
         (&["nodes", "remove", "x"], &["names no node of this mesh", "dunlin nodes"]),
-        (&["bench", "publish"], &["not there yet"]),
+        (&["bench", "failover"], &["not there yet"]),
     ];
     for (words, expected) in cases {
         check(&mesh[0].cli(words), 1, expected);

@@ -19,6 +19,7 @@ mod stranger;
 
 mod access;
 mod bad_guests;
+mod bench;
 mod bounds;
 mod cuts;
 mod damage;

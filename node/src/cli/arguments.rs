@@ -9,6 +9,7 @@ use dunlin_protocol::id::{LetterId, LogId, Name};
 use dunlin_protocol::pipeline::manifest::StreamName;
 use dunlin_protocol::rpc::TailFrom;
 
+use super::bench::BenchArguments;
 use super::client::{HTTP_DEFAULT, TargetArguments};
 use crate::api::streams;
 
@@ -56,6 +57,8 @@ pub enum Command {
     State(StateArguments),
     /// Events that a pipeline could not take
     DeadLetters(DeadLettersArguments),
+    /// Measure this build: an open-loop load driver with nodes of its own
+    Bench(BenchArguments),
     /// Print completions for a shell
     Completions { shell: clap_complete::Shell },
     /// What a deploy would change (not there yet)
@@ -73,9 +76,6 @@ pub enum Command {
     /// A function project that builds (not there yet)
     #[command(hide = true)]
     New(Later),
-    /// Measure (not there yet)
-    #[command(hide = true)]
-    Bench(Later),
 }
 
 /// Whatever stands behind a command that a later version brings.

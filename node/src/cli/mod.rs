@@ -4,6 +4,8 @@
 //! a terminal. Exit codes: 0 done, 1 the operation failed (one sentence), 2 wrong usage.
 
 mod arguments;
+mod bench;
+mod children;
 pub mod client;
 mod demo;
 mod deploy;
@@ -88,6 +90,7 @@ fn carry_out(invocation: Invocation, wiring: &Wiring) -> anyhow::Result<()> {
             (wiring.run)(arguments)
         }
         Command::Demo(arguments) => demo::run(&arguments, wiring.clean_wasm, &out),
+        Command::Bench(arguments) => bench::run(&arguments, &target, wiring.connect, &out),
         Command::Token(_) if target.node.is_some() => Err(WrongUsage(
             "a token is made with the mesh key of a member's data folder: run 'dunlin token --data DIR' on that machine, \
              without --node"
@@ -121,7 +124,6 @@ fn carry_out(invocation: Invocation, wiring: &Wiring) -> anyhow::Result<()> {
         Command::Rollback(_) => not_yet("rollback"),
         Command::Trace(_) => not_yet("trace"),
         Command::New(_) => not_yet("new"),
-        Command::Bench(_) => not_yet("bench"),
     }
 }
 

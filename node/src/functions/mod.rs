@@ -37,3 +37,6 @@ pub use runner::HeadFactory;
 
 /// The demo's function, `examples/functions/clean`, built together with this crate.
 pub const CLEAN_GUEST: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/clean.wasm"));
+
+/// `examples/functions/relay`: gives out what comes in. What the bench puts between two nodes.
+pub const RELAY_GUEST: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/relay.wasm"));

@@ -4,7 +4,6 @@
 //! pipeline goes in through the API and so do the fares, and what comes out is read from the
 //! streams as any client reads them. Whatever happens, the nodes are stopped and their files go.
 
-mod children;
 mod live;
 mod scores;
 
@@ -17,10 +16,11 @@ use bytes::Bytes;
 use dunlin_protocol::id::{Digest, Name};
 use dunlin_protocol::limits::EDGE_CREDIT_BYTES;
 use dunlin_protocol::pipeline::manifest::{Manifest, Module, Operator, StreamName};
-use dunlin_protocol::rpc::{Liveness, Request, Response, Shown, Tail, TailFrom};
+use dunlin_protocol::rpc::{Request, Response, Shown, Tail, TailFrom};
 use indicatif::ProgressBar;
 
 use super::arguments::{DemoArguments, Place};
+use super::children::{Children, Interrupt, Start};
 use super::client::{Client, Failure};
 use super::deploy::{self, PipelineFile};
 use super::fares::{self, Simulation};
@@ -29,7 +29,6 @@ use super::inspect::wrong_answer;
 use super::output::Output;
 use super::publish::{Chunk, Publisher};
 use crate::api::streams::stream_name;
-use children::{Children, Interrupt};
 use live::{Live, SharedScores, work};
 use scores::{Scores, Summary};
 
@@ -40,8 +39,6 @@ const NODES: usize = 3;
 /// Fares per request.
 const CHUNK_LINES: usize = 1000;
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
-/// The members see each other by then.
-const MEET_DEADLINE: Duration = Duration::from_secs(30);
 /// The pipeline is done when nothing moved, and nothing waited, this many looks in a row.
 const CALM_LOOKS: u32 = 6;
 /// Without any progress for so long something is wrong.
@@ -53,7 +50,7 @@ pub fn run(arguments: &DemoArguments, clean_wasm: &[u8], out: &Output) -> anyhow
         None => ("simulated", fares::simulated(Simulation::default())),
     };
     let began = Instant::now();
-    let mut children = Children::new(Interrupt::listen()?)?;
+    let mut children = Children::new(Interrupt::listen("demo")?)?;
     let shared = SharedScores::default();
     let mut live = Live::new(out, SharedScores::clone(&shared));
     let outcome = carry_out(&mut children, &mut live, shared, clean_wasm, lines);
@@ -85,15 +82,15 @@ fn carry_out(
     lines: Vec<String>,
 ) -> anyhow::Result<Outcome> {
     live.say("starting node 1");
-    children.start(None)?;
+    children.start(Start::default())?;
     let token = children.token()?;
     for number in 2..=NODES {
         live.say(&format!("starting node {number}, which joins with a token"));
-        children.start(Some(&token))?;
+        children.start(Start { join: Some(&token), ..Start::default() })?;
     }
     let client = children.client()?;
     live.say("the nodes meet");
-    wait_for_members(children, &client)?;
+    children.meet(&client)?;
     live.say("deploying fare-watch");
     let manifest = manifest(&client, clean_wasm)?;
     let pipeline = manifest.name.clone();
@@ -123,31 +120,6 @@ fn carry_out(
     let mut scores = Scores::default();
     read_all(&client, &pipeline, "outlook.scores", |payload| scores.add(payload))?;
     Ok((events, shown, predictions, scores))
-}
-
-/// Every node must count as a member before shares are placed, or one would stay without work.
-fn wait_for_members(children: &mut Children, client: &HttpClient) -> anyhow::Result<()> {
-    let deadline = Instant::now() + MEET_DEADLINE;
-    let interrupt = children.interrupt();
-    let mut alive = 0;
-    while Instant::now() < deadline {
-        children.check()?;
-        match client.ask(Request::Nodes) {
-            Ok(Response::Nodes(nodes)) => {
-                alive = nodes.iter().filter(|node| node.state == Liveness::Alive).count();
-                if alive >= NODES {
-                    return Ok(());
-                }
-            }
-            Ok(other) => return Err(wrong_answer(&other)),
-            Err(failure) => return Err(failure).context("node 1 does not say who is there"),
-        }
-        interrupt.pause(LOOK_AGAIN)?;
-    }
-    bail!(
-        "after {} s only {alive} of {NODES} nodes see each other: run one by hand to see why",
-        MEET_DEADLINE.as_secs()
-    )
 }
 
 /// The pipeline file with its module uploaded: the demo carries the function in itself.

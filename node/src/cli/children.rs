@@ -1,4 +1,4 @@
-//! The demo's nodes: real processes of this very program, on this machine, for as long as it lasts.
+//! Nodes for as long as a command lasts (`demo`, `bench`): real processes of this very program, on this machine.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
@@ -11,24 +11,32 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, bail};
+use dunlin_protocol::rpc::{Liveness, Request, Response};
 use serde::Deserialize;
 
-use crate::cli::http_client::HttpClient;
+use super::client::Client;
+use super::http_client::HttpClient;
+use super::inspect::wrong_answer;
 use crate::data_folder;
 
 const READY_DEADLINE: Duration = Duration::from_secs(30);
+/// The members see each other by then.
+const MEET_DEADLINE: Duration = Duration::from_secs(30);
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// Set when the user asks to stop.
-#[derive(Debug, Clone, Default)]
-pub struct Interrupt(Arc<AtomicBool>);
+#[derive(Debug, Clone)]
+pub struct Interrupt {
+    asked: Arc<AtomicBool>,
+    what: &'static str,
+}
 
 impl Interrupt {
-    /// Listens for Ctrl-C and SIGTERM from now on.
-    pub fn listen() -> anyhow::Result<Interrupt> {
-        let interrupt = Interrupt::default();
-        let flag = Arc::clone(&interrupt.0);
+    /// Listens for Ctrl-C and SIGTERM from now on. `what` is interrupted, for sentences.
+    pub fn listen(what: &'static str) -> anyhow::Result<Interrupt> {
+        let interrupt = Interrupt { asked: Arc::default(), what };
+        let flag = Arc::clone(&interrupt.asked);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         thread::spawn(move || {
             runtime.block_on(async {
@@ -52,8 +60,8 @@ impl Interrupt {
 
     /// An error once the user asked to stop.
     pub fn check(&self) -> anyhow::Result<()> {
-        match self.0.load(Ordering::Relaxed) {
-            true => bail!("the demo was interrupted; its nodes are stopped and its files removed"),
+        match self.asked.load(Ordering::Relaxed) {
+            true => bail!("the {} was interrupted; its nodes are stopped and its files removed", self.what),
             false => Ok(()),
         }
     }
@@ -77,6 +85,7 @@ impl Interrupt {
 struct Ready {
     node: String,
     http: String,
+    listen: Vec<String>,
 }
 
 /// One running node.
@@ -84,8 +93,20 @@ struct Ready {
 struct Node {
     id: String,
     http: String,
+    listen: Vec<String>,
     data: PathBuf,
     process: Child,
+}
+
+/// How one is started.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Start<'a> {
+    /// A token: it joins that mesh.
+    pub join: Option<&'a str>,
+    /// `key=value`
+    pub label: Option<&'a str>,
+    /// It looks for no others on the local network.
+    pub apart: bool,
 }
 
 /// The nodes and their folder. Dropping it stops them and removes everything.
@@ -99,24 +120,25 @@ pub struct Children {
 
 impl Children {
     pub fn new(interrupt: Interrupt) -> anyhow::Result<Children> {
+        let what = interrupt.what;
         let program = std::env::current_exe().context("this program does not know where it is")?;
         let nanos = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
-        let folder = std::env::temp_dir().join(format!("dunlin-demo-{}-{nanos}", std::process::id()));
+        let folder = std::env::temp_dir().join(format!("dunlin-{what}-{}-{nanos}", std::process::id()));
         let mut builder = fs::DirBuilder::new();
         #[cfg(unix)]
         std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
         builder.create(&folder).with_context(|| {
             format!(
-                "the demo cannot make its folder {}: set TMPDIR to one that can be written",
+                "the {what} cannot make its folder {}: set TMPDIR to one that can be written",
                 folder.display()
             )
         })?;
         Ok(Children { program, folder, nodes: Vec::new(), interrupt })
     }
 
-    /// Starts a node and waits until it is ready; with a token it joins that mesh.
-    pub fn start(&mut self, join: Option<&str>) -> anyhow::Result<()> {
-        let number = self.nodes.len() + 1;
+    /// Starts a node and waits until it is ready.
+    pub fn start(&mut self, start: Start<'_>) -> anyhow::Result<()> {
+        let (number, what) = (self.nodes.len() + 1, self.interrupt.what);
         let data = self.folder.join(format!("n{number}"));
         let log = self.folder.join(format!("n{number}.log"));
         let mut command = Command::new(&self.program);
@@ -127,43 +149,87 @@ impl Children {
             .args(["--http", "127.0.0.1:0", "--listen", "/ip4/127.0.0.1/tcp/0"])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(File::create(&log).context("the demo cannot write its log")?);
-        if let Some(token) = join {
+            .stderr(File::create(&log).with_context(|| format!("the {what} cannot write its log"))?);
+        if let Some(token) = start.join {
             command.args(["--join", token]);
+        }
+        if let Some(label) = start.label {
+            command.args(["--label", label]);
+        }
+        if start.apart {
+            let config = self.folder.join("node.toml");
+            fs::write(&config, "mdns = false\n")
+                .with_context(|| format!("the {what} cannot write a file"))?;
+            command.arg("--config").arg(config);
         }
         // Ctrl-C reaches a terminal's whole group; the nodes are stopped by us, in order.
         #[cfg(unix)]
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
-        let process = command.spawn().context("the demo cannot start a node")?;
+        let process = command.spawn().with_context(|| format!("the {what} cannot start a node"))?;
         // From here on dropping `self` stops it.
-        self.nodes.push(Node { id: String::new(), http: String::new(), data, process });
+        self.nodes.push(Node { id: String::new(), http: String::new(), listen: Vec::new(), data, process });
         let Some(node) = self.nodes.last_mut() else { return Ok(()) };
         let ready = wait_until_ready(&mut node.process, &self.interrupt)
-            .with_context(|| format!("node {number} of the demo did not start{}", last_words(&log)))?;
+            .with_context(|| format!("node {number} of the {what} did not start{}", last_words(&log)))?;
         node.id = ready.node;
         node.http = ready.http;
+        node.listen = ready.listen;
         Ok(())
     }
 
     /// A token of the mesh, as a user gets it.
     pub fn token(&self) -> anyhow::Result<String> {
-        let Some(first) = self.nodes.first() else { bail!("the demo has no node to ask for a token") };
+        let Some(first) = self.nodes.first() else { bail!("there is no node to ask for a token") };
         let output = Command::new(&self.program).arg("token").arg("--data").arg(&first.data).output()?;
         if !output.status.success() {
-            bail!("the demo got no token: {}", String::from_utf8_lossy(&output.stderr).trim());
+            bail!("there is no token: {}", String::from_utf8_lossy(&output.stderr).trim());
         }
         Ok(String::from_utf8(output.stdout)?.trim().to_string())
     }
 
-    /// A client of the first node, where the fares enter.
+    /// A client of the first node.
     pub fn client(&self) -> anyhow::Result<HttpClient> {
-        let Some(first) = self.nodes.first() else { bail!("the demo has no node to talk to") };
+        let Some(first) = self.nodes.first() else { bail!("there is no node to talk to") };
         Ok(HttpClient::new(&first.http, &data_folder::read_bearer(&first.data)?))
+    }
+
+    /// Waits until every node counts as a member: shares that are placed before would leave one without work.
+    pub fn meet(&mut self, client: &HttpClient) -> anyhow::Result<()> {
+        let deadline = Instant::now() + MEET_DEADLINE;
+        let (mut alive, all) = (0, self.nodes.len());
+        while Instant::now() < deadline {
+            self.check()?;
+            match client.ask(Request::Nodes) {
+                Ok(Response::Nodes(nodes)) => {
+                    alive = nodes.iter().filter(|node| node.state == Liveness::Alive).count();
+                    if alive >= all {
+                        return Ok(());
+                    }
+                }
+                Ok(other) => return Err(wrong_answer(&other)),
+                Err(failure) => return Err(failure).context("node 1 does not say who is there"),
+            }
+            self.interrupt.pause(LOOK_AGAIN)?;
+        }
+        bail!(
+            "after {} s only {alive} of {all} nodes see each other: run one by hand to see why",
+            MEET_DEADLINE.as_secs()
+        )
     }
 
     /// The nodes' ids, in the order in which they started.
     pub fn ids(&self) -> Vec<String> {
         self.nodes.iter().map(|node| node.id.clone()).collect()
+    }
+
+    /// Where each listens for members and clients: a multiaddr with its id.
+    pub fn addresses(&self) -> Vec<String> {
+        self.nodes.iter().filter_map(|node| node.listen.first().cloned()).collect()
+    }
+
+    /// Their processes, in the same order.
+    pub fn processes(&self) -> Vec<u32> {
+        self.nodes.iter().map(|node| node.process.id()).collect()
     }
 
     pub fn interrupt(&self) -> Interrupt {
@@ -176,7 +242,11 @@ impl Children {
         for (number, node) in (1..).zip(&mut self.nodes) {
             if let Some(status) = node.process.try_wait()? {
                 let log = self.folder.join(format!("n{number}.log"));
-                bail!("node {number} of the demo ended by itself ({status}){}", last_words(&log));
+                bail!(
+                    "node {number} of the {} ended by itself ({status}){}",
+                    self.interrupt.what,
+                    last_words(&log)
+                );
             }
         }
         Ok(())

@@ -1,0 +1,196 @@
+//! The arguments of `dunlin bench`.
+
+use std::num::{NonZeroU16, NonZeroU64};
+
+use clap::{Args, Subcommand, ValueEnum};
+use dunlin_protocol::pipeline::manifest::Durability;
+
+use crate::cli::arguments::Later;
+
+/// The smallest event: it has room for its number.
+pub const SIZE_MIN: usize = 16;
+/// The largest event that is sent.
+pub const SIZE_MAX: usize = 1 << 20;
+
+#[derive(Debug, Args)]
+pub struct BenchArguments {
+    #[command(subcommand)]
+    pub scenario: Scenario,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Scenario {
+    /// One publisher on one node, one reader on another
+    Publish(PublishArguments),
+    /// Through a chain of functions, each on another node than the one before
+    Pipeline(PipelineArguments),
+    /// One publisher, many readers on another node
+    Fanout(FanoutArguments),
+    /// Three nodes with nothing to do
+    Idle(IdleArguments),
+    /// A writer that is killed under load (not there yet)
+    #[command(hide = true)]
+    Failover(Later),
+}
+
+/// What every scenario over streams takes.
+#[derive(Debug, Clone, Args)]
+pub struct StreamArguments {
+    /// When an event counts as taken
+    #[arg(long, value_enum, default_value_t = Class::Memory)]
+    pub durability: Class,
+    /// Copies of each log
+    #[arg(long, default_value_t = 1, value_name = "1|3")]
+    pub copies: u8,
+    /// How long events are sent
+    #[arg(long, default_value = "10", value_name = "N", value_parser = seconds)]
+    pub seconds: f64,
+    /// Different keys; 0: events without a key
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub keys: u32,
+    /// Measure the whole curve over what the scenario varies, or over one of it
+    #[arg(long, value_enum, value_name = "AXIS", num_args = 0..=1, default_missing_value = "all")]
+    pub sweep: Option<Axis>,
+}
+
+#[derive(Debug, Args)]
+pub struct PublishArguments {
+    #[command(flatten)]
+    pub stream: StreamArguments,
+    /// An event's bytes
+    #[arg(long, default_value = "128", value_name = "BYTES", value_parser = size)]
+    pub size: usize,
+    /// Events per second, a part of what is sustainable (50%), or as fast as they are taken (max)
+    #[arg(long, default_value = "max", value_name = "N|N%|max", value_parser = rate)]
+    pub rate: Rate,
+}
+
+#[derive(Debug, Args)]
+pub struct PipelineArguments {
+    #[command(flatten)]
+    pub stream: StreamArguments,
+    /// Functions in the chain
+    #[arg(long, default_value = "3", value_name = "N")]
+    pub hops: NonZeroU16,
+    /// An event's bytes
+    #[arg(long, default_value = "128", value_name = "BYTES", value_parser = size)]
+    pub size: usize,
+    /// Events per second, a part of what is sustainable (50%), or as fast as they are taken (max)
+    #[arg(long, default_value = "1000", value_name = "N|N%|max", value_parser = rate)]
+    pub rate: Rate,
+}
+
+#[derive(Debug, Args)]
+pub struct FanoutArguments {
+    #[command(flatten)]
+    pub stream: StreamArguments,
+    /// Readers of the stream
+    #[arg(long, default_value = "10", value_name = "N")]
+    pub taps: NonZeroU16,
+    /// An event's bytes
+    #[arg(long, default_value = "1024", value_name = "BYTES", value_parser = size)]
+    pub size: usize,
+    /// Events per second, a part of what is sustainable (50%), or as fast as they are taken (max)
+    #[arg(long, default_value = "max", value_name = "N|N%|max", value_parser = rate)]
+    pub rate: Rate,
+}
+
+#[derive(Debug, Args)]
+pub struct IdleArguments {
+    /// How long they are looked at
+    #[arg(long, default_value = "10", value_name = "N", value_parser = seconds)]
+    pub seconds: f64,
+}
+
+/// The durability classes as users write them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Class {
+    /// At once: what a crash of its node takes is lost
+    Memory,
+    /// Written: survives a crash of the process
+    Page,
+    /// Synced: survives a loss of power
+    Disk,
+}
+
+impl From<Class> for Durability {
+    fn from(class: Class) -> Durability {
+        match class {
+            Class::Memory => Durability::Memory,
+            Class::Page => Durability::Page,
+            Class::Disk => Durability::Disk,
+        }
+    }
+}
+
+/// What a curve runs over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Axis {
+    All,
+    Size,
+    Keys,
+    Rate,
+    Hops,
+    Readers,
+}
+
+/// How fast events are due.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Rate {
+    /// Back-pressure alone holds the publisher up.
+    Max,
+    /// Events per second.
+    PerSecond(NonZeroU64),
+    /// Percent of what `Max` came to in the same run.
+    Percent(u8),
+}
+
+fn rate(text: &str) -> Result<Rate, String> {
+    let wrong = || {
+        format!("'{text}' is no rate: write events per second, a part of the sustainable rate as 50%, or max")
+    };
+    if text == "max" {
+        return Ok(Rate::Max);
+    }
+    if let Some(percent) = text.strip_suffix('%') {
+        let percent: u8 = percent.parse().map_err(|_| wrong())?;
+        return if (1..=100).contains(&percent) { Ok(Rate::Percent(percent)) } else { Err(wrong()) };
+    }
+    text.parse().map(Rate::PerSecond).map_err(|_| wrong())
+}
+
+fn size(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(size) if (SIZE_MIN..=SIZE_MAX).contains(&size) => Ok(size),
+        Ok(_) | Err(_) => Err(format!("an event has {SIZE_MIN} to {SIZE_MAX} bytes here, not '{text}'")),
+    }
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(seconds) if (0.01..=86_400.0).contains(&seconds) => Ok(seconds),
+        Ok(_) | Err(_) => Err(format!("'{text}' is no number of seconds between 0.01 and a day")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_are_numbers_parts_or_all_that_goes() {
+        assert_eq!(rate("max"), Ok(Rate::Max));
+        assert_eq!(rate("50%"), Ok(Rate::Percent(50)));
+        assert_eq!(rate("1000"), Ok(Rate::PerSecond(NonZeroU64::new(1000).unwrap())));
+        for wrong in ["0", "0%", "101%", "-1", "fast", ""] {
+            assert!(rate(wrong).unwrap_err().contains("is no rate"), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn sizes_have_room_for_a_number() {
+        assert_eq!((size("16"), size("1048576")), (Ok(16), Ok(1 << 20)));
+        assert!(size("15").is_err() && size("1048577").is_err() && size("x").is_err());
+        assert!(seconds("0.5").is_ok() && seconds("0").is_err() && seconds("NaN").is_err());
+    }
+}

@@ -1,0 +1,80 @@
+//! The load driver on nodes of its own: its JSON is whole and its counts are exact. No figure is looked
+//! at: a benchmark is no test.
+
+use dunlin_tests::dunlin;
+use serde_json::Value;
+
+use crate::counting::number;
+
+/// One row with all stable fields; every event was read once.
+fn row(words: &[&str]) -> Value {
+    let output = dunlin(&[&["bench", "--json"], words].concat()).ok();
+    assert_eq!(output.stdout.lines().count(), 1, "{output:?}");
+    let row = output.json();
+    assert_eq!(row["scenario"], words[0], "{row}");
+    assert!(row["durability"].is_string() && row["copies"].is_u64(), "{row}");
+    assert!(row["events_per_second"].is_f64() && row["seconds"].as_f64().unwrap() > 0.0, "{row}");
+    assert!(row["cpu_seconds"]["driver"].is_f64() && row["cpu_seconds"]["nodes"].is_f64(), "{row}");
+    assert!(row["machine"]["cores"].is_u64() && row["machine"]["build"].is_string(), "{row}");
+    assert_eq!((number(&row["missing"]), number(&row["twice"])), (0, 0), "{row}");
+    for part in ["p50", "p99", "p999"] {
+        assert_eq!(row["latency_us"][part].is_f64(), number(&row["events"]) > 0, "{part}: {row}");
+    }
+    row
+}
+
+#[test]
+fn publish_counts_every_event_once() {
+    let row = row(&["publish", "--rate", "200", "--seconds", "0.5", "--durability", "disk", "--size", "64"]);
+    assert_eq!((number(&row["events"]), &row["durability"]), (100, &Value::from("disk")), "{row}");
+    assert_eq!(number(&row["parameters"]["size"]), 64, "{row}");
+}
+
+#[test]
+fn publish_as_fast_as_events_are_taken() {
+    let row = row(&["publish", "--seconds", "0.2", "--keys", "3"]);
+    assert!(number(&row["events"]) > 0, "{row}");
+}
+
+#[test]
+fn pipeline_counts_what_came_through_all_hops() {
+    let row = row(&["pipeline", "--hops", "2", "--rate", "100", "--seconds", "0.5"]);
+    assert_eq!((number(&row["events"]), number(&row["parameters"]["hops"])), (50, 2), "{row}");
+}
+
+#[test]
+fn fanout_counts_what_each_reader_got() {
+    let row = row(&["fanout", "--taps", "5", "--rate", "100", "--seconds", "0.5"]);
+    assert_eq!((number(&row["events"]), number(&row["parameters"]["readers"])), (250, 5), "{row}");
+}
+
+#[test]
+fn idle_says_what_each_node_costs() {
+    let row = row(&["idle", "--seconds", "0.2"]);
+    for field in ["rss_bytes", "cpu_percent"] {
+        assert_eq!(row["idle"][field].as_array().unwrap().len(), 3, "{row}");
+    }
+}
+
+#[test]
+fn a_curve_is_a_row_for_each_point() {
+    let words = ["bench", "publish", "--sweep", "rate", "--seconds", "0.1", "--json"];
+    let rows = dunlin(&words).ok().lines();
+    let rates: Vec<bool> = rows.iter().map(|row| row["parameters"]["rate"].is_f64()).collect();
+    assert_eq!(rates, [false, true, true, true], "the sustainable rate first, then parts of it");
+    assert!(rows.iter().all(|row| number(&row["missing"]) + number(&row["twice"]) == 0), "{rows:?}");
+}
+
+#[test]
+fn what_cannot_be_measured_is_one_sentence() {
+    let cases: [(&[&str], i32, &str); 4] = [
+        (&["publish", "--copies", "3"], 1, "copies = 3 is not there yet"),
+        (&["failover", "--kills", "3"], 1, "'dunlin bench failover' is not there yet"),
+        (&["publish", "--size", "5"], 2, "an event has 16 to 1048576 bytes"),
+        (&["fanout", "--sweep", "hops"], 1, "does not vary along hops"),
+    ];
+    for (words, code, sentence) in cases {
+        let output = dunlin(&[&["bench"], words].concat());
+        assert!(output.code == Some(code) && output.stderr.contains(sentence), "{output:?}");
+    }
+}
