@@ -78,3 +78,14 @@ fn what_cannot_be_measured_is_one_sentence() {
         assert!(output.code == Some(code) && output.stderr.contains(sentence), "{output:?}");
     }
 }
+
+#[test]
+fn calls_give_out_every_event_beside_wasmtime_alone() {
+    let cold = row(&["cold-start", "--calls", "20"]);
+    assert_eq!(number(&cold["events"]), 20, "{cold}");
+    let wasm = row(&["wasm", "--calls", "10", "--batch", "16"]);
+    assert_eq!(number(&wasm["events"]), 160, "{wasm}");
+    for field in ["ns_per_event", "wasmtime_ns_per_event", "ratio"] {
+        assert!(wasm["call"][field].as_f64().unwrap() > 0.0, "{wasm}");
+    }
+}

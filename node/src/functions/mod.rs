@@ -12,9 +12,12 @@
 //! nothing behind it: no files, no environment, no sockets; time stands still during a call and
 //! randomness grows from one seed, both recorded in the commit.
 //!
+//! Beside it stand `bare`, the same guest in wasmtime alone, and `trial`, which lets the bench compare the two.
+//!
 //! Invariants: this is the only folder that names wasmtime. A guest never sees another actor's
 //! state, nor keys whose events it was not given. A failed call leaves nothing behind.
 
+mod bare;
 mod cache;
 mod desk;
 pub mod engine;
@@ -27,6 +30,7 @@ mod stop;
 mod supervisor;
 #[cfg(test)]
 mod tests;
+pub mod trial;
 mod wasi;
 pub mod wasm;
 mod worker;

@@ -1,6 +1,6 @@
 //! The arguments of `dunlin bench`.
 
-use std::num::{NonZeroU16, NonZeroU64};
+use std::num::{NonZeroU16, NonZeroU32, NonZeroU64};
 
 use clap::{Args, Subcommand, ValueEnum};
 use dunlin_protocol::pipeline::manifest::Durability;
@@ -26,6 +26,10 @@ pub enum Scenario {
     Pipeline(PipelineArguments),
     /// One publisher, many readers on another node
     Fanout(FanoutArguments),
+    /// From an event to the first output of a function that is compiled and has no instance
+    ColdStart(CallArguments),
+    /// A function's call, beside the same call in wasmtime alone
+    Wasm(WasmArguments),
     /// Three nodes with nothing to do
     Idle(IdleArguments),
     /// A writer that is killed under load (not there yet)
@@ -93,6 +97,25 @@ pub struct FanoutArguments {
     /// Events per second, a part of what is sustainable (50%), or as fast as they are taken (max)
     #[arg(long, default_value = "max", value_name = "N|N%|max", value_parser = rate)]
     pub rate: Rate,
+}
+
+#[derive(Debug, Args)]
+pub struct CallArguments {
+    /// Calls that are measured
+    #[arg(long, default_value = "2000", value_name = "N")]
+    pub calls: NonZeroU32,
+    /// An event's bytes
+    #[arg(long, default_value = "100", value_name = "BYTES", value_parser = size)]
+    pub size: usize,
+}
+
+#[derive(Debug, Args)]
+pub struct WasmArguments {
+    #[command(flatten)]
+    pub call: CallArguments,
+    /// Events of one call
+    #[arg(long, default_value = "256", value_name = "N")]
+    pub batch: NonZeroU16,
 }
 
 #[derive(Debug, Args)]

@@ -7,10 +7,14 @@
 //! lost or doubled one ends with exit code 1. What the driver itself costs is told apart from what the
 //! nodes cost (`machine`), and durability class and copies stand on every row (`report`).
 //!
+//! `cold-start` and `wasm` look at a function's call alone, in this process, as a node's worker makes it
+//! (`functions/trial.rs`).
+//!
 //! The idea of the open loop and of what goes wrong without it: Gil Tene, "How NOT to measure latency"
 //! (<https://github.com/HdrHistogram/HdrHistogram>).
 
 mod arguments;
+mod calls;
 mod idle;
 mod load;
 mod machine;
@@ -70,6 +74,8 @@ fn measure(
         }
         Scenario::Fanout(arguments) => streams::fanout(arguments, &open, bar),
         Scenario::Idle(arguments) => idle::idle(arguments, &open, bar),
+        Scenario::ColdStart(arguments) => calls::cold_start(arguments, crate::functions::RELAY_GUEST),
+        Scenario::Wasm(arguments) => calls::wasm(arguments, crate::functions::RELAY_GUEST),
         // `check` has refused it.
         Scenario::Failover(_) => Ok(Vec::new()),
     }
@@ -82,7 +88,7 @@ fn check(scenario: &Scenario) -> anyhow::Result<()> {
         Scenario::Pipeline(arguments) => &arguments.stream,
         Scenario::Fanout(arguments) => &arguments.stream,
         Scenario::Failover(_) => return not_yet("bench failover"),
-        Scenario::Idle(_) => return Ok(()),
+        Scenario::ColdStart(_) | Scenario::Wasm(_) | Scenario::Idle(_) => return Ok(()),
     };
     match stream.copies {
         1 => Ok(()),
