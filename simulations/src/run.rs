@@ -138,6 +138,9 @@ impl Run {
         self.try_at_end()?;
         self.unbroken()?;
         let virtual_ms = self.world.now.since(began).0;
+        for (_, past) in self.world.history.logs() {
+            self.world.trace.bytes(&past.head().hash.0);
+        }
         Ok(Good { hash: self.world.trace.hash(), events, actors, virtual_ms })
     }
 

@@ -55,7 +55,7 @@ impl Trace {
         let _ = match input {
             Input::Message { from, message } => {
                 let from = index_of(*from).map_or("?".into(), |index| index.to_string());
-                write!(line, "from n{from}: ").and_then(|()| say(&mut line, message))
+                write!(line, "from n{from}: ").and_then(|()| say(&mut line, message, &index_of))
             }
             Input::Persisted { log, seq } => write!(line, "log {log:?} stands up to {}", seq.0),
             Input::Timer(timer) => write!(line, "{timer:?}"),
@@ -71,7 +71,7 @@ impl Trace {
         self.line(now, line.text);
     }
 
-    /// Bytes that only the hash takes: a message in full.
+    /// Bytes that only the hash takes: a message in full, the last link of a log.
     pub fn bytes(&mut self, bytes: &[u8]) {
         self.hasher.update(bytes);
     }
@@ -86,17 +86,18 @@ impl Trace {
 }
 
 /// A message's kind and numbers, without its payloads.
-fn say(line: &mut Line, message: &Message) -> std::fmt::Result {
+fn say(line: &mut Line, message: &Message, index_of: &impl Fn(NodeId) -> Option<usize>) -> std::fmt::Result {
+    let named = |node: NodeId| index_of(node).map_or("?".into(), |index| format!("n{index}"));
     match message {
         Message::Swim(datagram) => write!(line, "swim, {} bytes", datagram.len()),
         Message::CatalogHeads(heads) => {
-            let heads = heads.iter().map(|(node, head)| format!("{node:?} {}", head.seq.0));
+            let heads = heads.iter().map(|(node, head)| format!("{} {}", named(*node), head.seq.0));
             write!(line, "catalog heads {}", heads.collect::<Vec<String>>().join(", "))
         }
         Message::CatalogRecords { node, records } => {
             let (first, last) = (records.first(), records.last());
             let seq = |record: Option<&dunlin_protocol::log::record::Record>| record.map_or(0, |it| it.seq.0);
-            write!(line, "catalog records {}..={} of {node:?}", seq(first), seq(last))
+            write!(line, "catalog records {}..={} of {}", seq(first), seq(last), named(*node))
         }
         Message::Batch { edge, after, slices, head } => {
             let events: usize = slices.iter().map(|slice| slice.events.len()).sum();

@@ -312,11 +312,9 @@ impl Reading<'_> {
                 ));
             }
             let begins = starts.get(&advance.log).copied().unwrap_or_default();
-            let read = records.iter().filter(|kept| {
-                let seq = kept.position.seq;
-                seq > from && seq >= begins && seq <= advance.to.seq
-            });
-            for kept in read {
+            let behind = from.0.max(begins.0.saturating_sub(1)) as usize;
+            let end = (advance.to.seq.0 as usize).min(records.len());
+            for kept in records.get(behind..end).unwrap_or_default() {
                 for event in slice_of(kept, &filter).events {
                     let id = EventId {
                         log: advance.log,
@@ -356,7 +354,8 @@ fn seen(fresh: Vec<Invoked>, commit: &Commit, memory: &ActorMemory) -> Vec<Invok
 /// How far of what an actor read up to `at` the log still holds, and whether that is all of it: a lost
 /// tail ends where the next epoch begins.
 fn stands(records: &[Kept], at: Position) -> (Seq, bool) {
-    if at.seq == Seq(0) || records.iter().any(|kept| kept.position == at) {
+    let there = |seq: Seq| records.get((seq.0 as usize).checked_sub(1)?);
+    if at.seq == Seq(0) || there(at.seq).is_some_and(|kept| kept.position == at) {
         return (at.seq, true);
     }
     let next = records.iter().find(|kept| kept.position.epoch > at.epoch).map(|kept| kept.position.seq);
