@@ -35,6 +35,8 @@ mod questions;
 mod reports;
 mod start;
 mod taps;
+#[cfg(test)]
+mod tests;
 mod wiring;
 
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};

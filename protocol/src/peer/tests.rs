@@ -1,0 +1,236 @@
+//! A lone node under a driver of one page: its disk is a list of records, its functions take every event
+//! and emit nothing. What nodes do together is the simulator's.
+
+use alloc::collections::BTreeMap;
+use alloc::format;
+use alloc::string::ToString;
+use alloc::vec;
+use alloc::vec::Vec;
+
+use bytes::Bytes;
+
+use super::{Peer, PeerConfig};
+use crate::effect::{Effect, Effects, Input, Level, Outcome, RecoveredLog, Report, RequestId, Timer};
+use crate::event::Event;
+use crate::id::{Digest, LogId, Position, Seq};
+use crate::log::record::{Body, Record};
+use crate::mesh::catalog::{LogName, NodeFacts};
+use crate::pipeline::manifest::{Manifest, Module, Operator};
+use crate::pipeline::plan::Role;
+use crate::rpc::{Publish, Request, Response};
+use crate::time::{Span, Time};
+
+const PIPELINE: &str = r#"
+name = "p"
+durability = "DURABILITY"
+retention = { bytes = "64KiB", age = "1s" }
+
+[source.in]
+key = "key"
+
+[stage.count]
+from = ["in"]
+key = "key"
+wasm = "0000000000000000000000000000000000000000000000000000000000000000"
+"#;
+
+/// A log on the disk: what is kept of it.
+#[derive(Debug, Clone)]
+struct Kept {
+    name: LogName,
+    records: Vec<Record>,
+    snapshot: Option<(Position, Bytes)>,
+}
+
+struct Lone {
+    peer: Peer,
+    now: Time,
+    disk: BTreeMap<LogId, Kept>,
+    timers: BTreeMap<Timer, Time>,
+    answers: Vec<Response>,
+    reports: Vec<Report>,
+    /// Sequence numbers of the source's records whose events a function was given.
+    seen: Vec<Seq>,
+}
+
+impl Lone {
+    fn on(disk: BTreeMap<LogId, Kept>, now: Time) -> Lone {
+        let config = PeerConfig {
+            key: (&[7; 32]).into(),
+            generation: now.0,
+            seed: 1,
+            facts: NodeFacts::default(),
+            mesh: "m".into(),
+            joined: false,
+        };
+        let (timers, answers, reports, seen) = Default::default();
+        let mut node = Lone { peer: Peer::new(config), now, disk, timers, answers, reports, seen };
+        node.take(Input::ModuleHeld { digest: Digest([0; 32]) });
+        for (log, Kept { name, records, snapshot }) in node.disk.clone() {
+            let first = records.first().map_or(Seq(1), |record| record.seq);
+            let head = records.last().map_or(Position::START, Record::position);
+            let bytes = records.iter().map(|record| record.body.len() as u64).sum();
+            let covered = snapshot.as_ref().map_or(Seq(0), |(at, _)| at.seq);
+            let found = RecoveredLog { name, head, first, snapshot, bytes, damage: None };
+            node.take(Input::Recovered(found));
+            let records = records.into_iter().filter(|record| record.seq > covered).collect();
+            node.take(Input::Replay { log, records });
+        }
+        node.take(Input::Start);
+        node.pass(Span(4_000));
+        node
+    }
+
+    fn take(&mut self, input: Input) {
+        let mut inputs = vec![input];
+        while !inputs.is_empty() {
+            for input in core::mem::take(&mut inputs) {
+                let mut effects = Effects::new();
+                self.peer.handle(self.now, input, &mut effects);
+                inputs.extend(effects.into_iter().filter_map(|effect| self.carry_out(effect)));
+            }
+        }
+    }
+
+    /// Does it at once, and gives its completion.
+    fn carry_out(&mut self, effect: Effect) -> Option<Input> {
+        match effect {
+            Effect::CreateLog { log, name } => {
+                self.disk.entry(log).or_insert(Kept { name, records: Vec::new(), snapshot: None });
+                None
+            }
+            Effect::Persist { log, records, .. } => {
+                let seq = records.last()?.seq;
+                self.disk.get_mut(&log)?.records.extend(records);
+                Some(Input::Persisted { log, seq })
+            }
+            Effect::Read { log, read, from, .. } => {
+                let records = self.disk.get(&log)?.records.iter().filter(|record| record.seq >= from);
+                Some(Input::Read { log, read, outcome: Ok(records.cloned().collect()) })
+            }
+            Effect::Snapshot { log, at, fold, .. } => {
+                self.disk.get_mut(&log)?.snapshot = Some((at, fold));
+                Some(Input::Snapshotted { log, at, outcome: Ok(()) })
+            }
+            Effect::Truncate { log, before } => {
+                self.disk.get_mut(&log)?.records.retain(|record| record.seq >= before);
+                None
+            }
+            Effect::Host { actor, .. } => Some(Input::Hosted { actor, outcome: Ok(()) }),
+            Effect::Invoke { actor, call, batch, .. } => {
+                self.seen.extend(batch.iter().map(|invoked| invoked.placed.id.seq));
+                Some(Input::Returned { actor, call, outcome: Ok(Outcome::default()) })
+            }
+            Effect::Answer { response, .. } => {
+                self.answers.push(response);
+                None
+            }
+            Effect::SetTimer { timer, at } => {
+                self.timers.insert(timer, at);
+                None
+            }
+            Effect::Report(report) => {
+                self.reports.push(report);
+                None
+            }
+            Effect::Apply { .. }
+            | Effect::Discard { .. }
+            | Effect::Unhost { .. }
+            | Effect::StartConnector { .. }
+            | Effect::StopConnector { .. } => None,
+            Effect::RemoveLog { .. }
+            | Effect::LookUp { .. }
+            | Effect::Send { .. }
+            | Effect::Dial { .. }
+            | Effect::Disconnect { .. }
+            | Effect::FetchModule { .. } => panic!("a lone node wants {effect:?}"),
+        }
+    }
+
+    /// Timers ring, each at its instant.
+    fn pass(&mut self, span: Span) {
+        let until = self.now.after(span);
+        while let Some((timer, at)) = self.timers.clone().into_iter().min_by_key(|(_, at)| *at)
+            && at <= until
+        {
+            self.timers.remove(&timer);
+            self.now = self.now.max(at);
+            self.take(Input::Timer(timer));
+        }
+        self.now = until;
+    }
+
+    fn ask(&mut self, request: Request) -> Response {
+        self.take(Input::Request { id: RequestId(1), request });
+        self.pass(Span(2_000));
+        self.answers.pop().expect("an answer")
+    }
+
+    fn log_of(&self, role: Role) -> LogId {
+        let is = |name: &LogName| matches!(name, LogName::Actor { unit, .. } if unit.role == role);
+        *self.disk.iter().find(|(_, kept)| is(&kept.name)).expect("a log of this role").0
+    }
+}
+
+/// A node whose stage has read more than its source's retention keeps, and whose stage's log then lost all
+/// but its first records, started anew. With it the first record that the source's log keeps.
+fn behind_retention(durability: &str, left: usize) -> (Lone, Seq) {
+    let mut node = Lone::on(BTreeMap::new(), Time(100_000_000));
+    let mut manifest = Manifest::from_toml(&PIPELINE.replace("DURABILITY", durability), "p").unwrap();
+    for stage in manifest.stages.values_mut() {
+        if let Operator::Wasm(spec) = &mut stage.operator {
+            spec.module = Module::Digest(Digest([0; 32]));
+        }
+    }
+    let answer = node.ask(Request::Deploy { manifest });
+    assert!(matches!(answer, Response::Deployed { .. }), "{answer:?}");
+    for n in 0..30 {
+        let payload = Bytes::from(format!(r#"{{"key":"k","fill":"{}"}}"#, "x".repeat(10_000)));
+        let event = Event { key: Bytes::from_static(b"k"), time: Time(n), headers: Vec::new(), payload };
+        let (pipeline, source) = ("p".parse().unwrap(), "in".parse().unwrap());
+        let publish = Publish { pipeline, source, producer: None, log: None, events: vec![event] };
+        let answer = node.ask(Request::Publish(publish));
+        assert!(matches!(answer, Response::Published { .. }), "{answer:?}");
+    }
+    node.pass(Span(30_000));
+    let (source, stage) = (node.log_of(Role::Source), node.log_of(Role::Stage));
+    let first = node.disk[&source].records[0].seq;
+    assert!(first > Seq(10), "retention let go of records before {}", first.0);
+    let mut disk = node.disk;
+    let lost = disk.get_mut(&stage).unwrap();
+    lost.snapshot = None;
+    lost.records.truncate(left);
+    assert!(matches!(lost.records[0].decode(), Ok(Body::EpochStart(_))));
+    (Lone::on(disk, node.now), first)
+}
+
+#[test]
+fn reader_that_lost_its_tail_behind_retention_goes_on_and_says_so() {
+    for (durability, left) in [("memory", 1), ("memory", 3), ("page", 3)] {
+        let (mut node, first) = behind_retention(durability, left);
+        let source = node.log_of(Role::Source);
+        let said = node.reports.iter().find(|report| report.what == "tail_gone").expect("it is reported");
+        assert_eq!(said.level, Level::Warn);
+        assert!(
+            said.detail.contains(&format!("log {source} is read from record {} on", first.0)),
+            "{said:?}"
+        );
+        let kept = node.disk[&source].records.iter().filter(|record| record.seq >= first);
+        let with_events = |record: &&Record| matches!(record.decode(), Ok(Body::Append(append)) if !append.events.is_empty());
+        let kept: Vec<Seq> = kept.filter(with_events).map(|record| record.seq).collect();
+        node.pass(Span(2_000));
+        assert_eq!(node.seen, kept, "{durability}, {left} left: what is kept is read, once");
+        assert!(node.reports.iter().all(|report| report.level != Level::Error), "{:?}", node.reports);
+    }
+}
+
+/// On `disk` nothing may be lost, so nothing is passed over.
+#[test]
+fn reader_on_disk_never_passes_over_what_is_gone() {
+    let (mut node, _) = behind_retention("disk", 3);
+    node.pass(Span(10_000));
+    assert_eq!(node.seen, []);
+    let said: Vec<_> = node.reports.iter().filter(|report| report.what == "edge_stopped").collect();
+    assert_eq!(said.len(), 1, "said once: {:?}", node.reports);
+    assert!(said[0].detail.to_string().contains("are no longer kept"), "{said:?}");
+}
