@@ -39,5 +39,6 @@ mod old_formats;
 mod ready;
 mod redeploy;
 mod restart;
+mod rivals;
 mod strangers;
 mod tokens;

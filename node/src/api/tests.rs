@@ -12,7 +12,7 @@ use dunlin_protocol::pipeline::manifest::{Connector, Durability, Source};
 use dunlin_protocol::rpc::lines::{LineProducer, Lines};
 use dunlin_protocol::rpc::{
     ActorStatus, Cursor, CursorAt, Fault, FaultKind, PipelineState, Request, Response, Shown, StageStatus,
-    Status, Tail, TailEvent, TailFrom,
+    Status, Superseded, Tail, TailEvent, TailFrom,
 };
 use dunlin_protocol::time::{Span, Time};
 use tokio::net::TcpListener;
@@ -98,6 +98,7 @@ fn shown() -> Shown {
         durability: Durability::Disk,
         copies: 1,
         stages: vec![StageStatus { stage: "clean".into(), from: vec!["quotes".into()], actors: vec![actor] }],
+        superseded: vec![Superseded { revision: Digest([3; 32]), node: NodeId([4; 32]) }],
     }
 }
 

@@ -116,6 +116,13 @@ pub fn show(client: &dyn Client, pipeline: Name, out: &Output) -> anyhow::Result
     let header = ["STAGE", "FROM", "ACTOR", "NODE", "IN", "OUT", "LAG", "COMMITTED", "WATERMARK", "ERRORS"];
     out.table(&header, rows)?;
     troubles.iter().try_for_each(|trouble| out.line(trouble))?;
+    for lost in &shown.superseded {
+        out.line(&format!(
+            "superseded: revision {}, deployed on node {} while it was cut off, lost to the one that stands; \
+             deploy it again if it should run",
+            lost.revision, lost.node
+        ))?;
+    }
     given_up.iter().flat_map(sentences).try_for_each(|text| out.line(&text))
 }
 

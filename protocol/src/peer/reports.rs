@@ -1,18 +1,19 @@
 //! What this node says of itself, its actors and the mesh: the answers to `status`, `nodes`,
 //! `pipelines` and `show`.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
 use alloc::string::ToString;
 use alloc::vec::Vec;
 
 use super::Peer;
-use crate::id::{LogId, Name, NodeId};
+use crate::id::{Digest, LogId, Name, NodeId};
 use crate::mesh::assignment::Standing;
 use crate::mesh::catalog::LogName;
 use crate::pipeline::plan::UnitId;
 use crate::rpc::{
-    ActorReport, ActorStatus, Liveness, NodeStatus, PipelineState, PipelineStatus, Shown, StageStatus, Status,
+    ActorReport, ActorStatus, Liveness, NodeStatus, PipelineState, PipelineStatus, Shown, StageStatus,
+    Status, Superseded,
 };
 use crate::time::Time;
 
@@ -211,7 +212,21 @@ impl Peer {
             durability: manifest.durability,
             copies: manifest.copies,
             stages,
+            superseded: self.superseded_deploys(pipeline),
         })
+    }
+
+    /// Deploys that lost to a rival and were not made again since.
+    fn superseded_deploys(&self, pipeline: &Name) -> Vec<Superseded> {
+        let Some(current) = self.catalog.facts().pipelines().get(pipeline) else { return Vec::new() };
+        let earlier = current.earlier.iter().filter_map(|known| known.revision.content.as_ref());
+        let stood: BTreeSet<Digest> =
+            earlier.chain(current.deployed()).map(|content| content.digest).collect();
+        let lost = current.superseded.iter().filter_map(|known| {
+            let content = known.revision.content.as_ref()?;
+            Some(Superseded { revision: content.digest, node: known.reference.node })
+        });
+        lost.filter(|lost| !stood.contains(&lost.revision)).collect()
     }
 
     fn absent(&self, log: LogId, node: NodeId) -> ActorStatus {

@@ -294,6 +294,16 @@ pub struct Shown {
     pub copies: u8,
     /// In plan order. A fused stage stands under its own name with the actors that run it.
     pub stages: Vec<StageStatus>,
+    /// Deploys on the other side of a cut that lost to the one that stands.
+    pub superseded: Vec<Superseded>,
+}
+
+/// A deploy that lost to a rival of the same name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Superseded {
+    pub revision: Digest,
+    /// Where it was deployed.
+    pub node: NodeId,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

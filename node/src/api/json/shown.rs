@@ -2,7 +2,7 @@
 
 use dunlin_protocol::id::NodeId;
 use dunlin_protocol::pipeline::manifest::Durability;
-use dunlin_protocol::rpc::{ActorStatus, GivenUp, Shown, StageStatus};
+use dunlin_protocol::rpc::{ActorStatus, GivenUp, Shown, StageStatus, Superseded};
 use dunlin_protocol::time::Time;
 use serde::{Deserialize, Serialize};
 
@@ -16,9 +16,19 @@ pub struct ShownJson {
     pub durability: String,
     pub copies: u8,
     pub stages: Vec<StageJson>,
+    /// Deploys on the other side of a cut that lost to the one that stands.
+    #[serde(default)]
+    pub superseded: Vec<SupersededJson>,
     /// What nodes that were given up left behind: what is lost, and what may come again.
     #[serde(default)]
     pub given_up: Vec<GivenUpJson>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub struct SupersededJson {
+    pub revision: String,
+    /// Where it was deployed.
+    pub node: String,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -57,6 +67,7 @@ impl From<&Shown> for ShownJson {
             durability: shown.durability.to_string(),
             copies: shown.copies,
             stages: shown.stages.iter().map(StageJson::from).collect(),
+            superseded: shown.superseded.iter().map(SupersededJson::from).collect(),
             given_up: Vec::new(),
         }
     }
@@ -65,6 +76,18 @@ impl From<&Shown> for ShownJson {
 impl ShownJson {
     pub fn with(self, given_up: &[GivenUp]) -> ShownJson {
         ShownJson { given_up: given_up.iter().map(GivenUpJson::from).collect(), ..self }
+    }
+}
+
+impl From<&Superseded> for SupersededJson {
+    fn from(superseded: &Superseded) -> Self {
+        SupersededJson { revision: superseded.revision.to_string(), node: superseded.node.to_string() }
+    }
+}
+
+impl SupersededJson {
+    fn to_rpc(&self) -> Result<Superseded, BadJson> {
+        Ok(Superseded { revision: parsed("digest", &self.revision)?, node: parsed("node id", &self.node)? })
     }
 }
 
@@ -113,6 +136,7 @@ impl ShownJson {
             durability,
             copies: self.copies,
             stages: self.stages.into_iter().map(StageJson::into_rpc).collect::<Result<_, _>>()?,
+            superseded: self.superseded.iter().map(SupersededJson::to_rpc).collect::<Result<_, _>>()?,
         })
     }
 }
