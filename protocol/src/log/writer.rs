@@ -236,6 +236,11 @@ impl Log {
         self.pending.iter().map(|kept| &*kept.body)
     }
 
+    /// Whether events or a commit are on their way to disk.
+    pub fn is_at_work(&self) -> bool {
+        self.pending().any(|body| matches!(body, Body::Append(_) | Body::Commit(_)))
+    }
+
     /// Whether its last record or what takes over from another log is on its way to disk.
     pub fn handing_over(&self) -> bool {
         self.pending().any(|body| matches!(body, Body::Close { .. } | Body::Inherit(_)))

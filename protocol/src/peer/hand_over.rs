@@ -140,6 +140,11 @@ impl Peer {
         if self.actors.contains_key(&id) || self.sources.contains_key(&id) {
             return;
         }
+        // What was put to rest and is wanted again may have work on its way to disk, which memory has not
+        // taken: the same events would be taken once more.
+        if self.logs.get(&id).is_some_and(Log::is_at_work) {
+            return;
+        }
         match (assigned.unit.id.role, self.resting.remove(&id)) {
             (Role::Source, memory) => {
                 let memory = match memory {

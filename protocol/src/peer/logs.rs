@@ -75,26 +75,25 @@ impl Peer {
             Body::EpochStart(_) => self.on_epoch_stands(log, kept.position, effects),
             Body::Append(append) => match self.sources.get_mut(&log) {
                 Some(source) => source.persisted(append),
-                None => self.rest(log, &kept.body),
+                None => self.rest(log, &kept.body, effects),
             },
             Body::Commit(_) if self.actors.contains_key(&log) => {
                 self.on_commit_stands(log, kept.position, effects)
             }
-            Body::Commit(_) => self.rest(log, &kept.body),
+            Body::Commit(_) => self.rest(log, &kept.body, effects),
             Body::Close { .. } => self.tend_line_of(log, effects),
-            Body::Inherit(_) => {
-                self.rest(log, &kept.body);
-                self.tend_line_of(log, effects);
-            }
+            Body::Inherit(_) => self.rest(log, &kept.body, effects),
             Body::Catalog { .. } => {}
         }
     }
 
-    /// A record of a log that nobody is at work on: what it remembers takes it all the same.
-    fn rest(&mut self, log: LogId, body: &Body) {
+    /// A record of a log that nobody is at work on: what it remembers takes it all the same, and whoever is
+    /// wanted there may have waited for that.
+    fn rest(&mut self, log: LogId, body: &Body, effects: &mut Effects) {
         if let Some(memory) = self.resting.get_mut(&log) {
             memory.apply(body);
         }
+        self.tend_line_of(log, effects);
     }
 
     fn on_epoch_stands(&mut self, log: LogId, at: Position, effects: &mut Effects) {
