@@ -130,6 +130,8 @@ impl Peer {
             self.on_commit_failed(log, why, effects);
         }
         self.fail_publishers(log, seq, full, why, effects);
+        // A source's idle mark may have been among what failed: it is due again.
+        self.restless_actors.insert(log);
     }
 
     /// Opens whatever could not be opened before (a full disk, a module that was missing).
