@@ -49,7 +49,7 @@ impl Taps {
     ) -> Result<(), String> {
         let Some(tap) = self.open.get_mut(&id) else { return Ok(()) };
         if let Response::Events { events } = response {
-            for event in events {
+            for event in events.clone() {
                 tap.take(event.placed.id, &event.placed.event, world, lossy)?;
             }
         }

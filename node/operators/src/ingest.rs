@@ -18,6 +18,21 @@ pub struct Reject(pub String);
 /// A JSON object as an event of `source`: its key and time are taken from the fields that the
 /// source names, the payload is the line, trimmed, byte for byte.
 pub fn event_from_json(source: &Source, line: &[u8], now: Time) -> Result<Event, Reject> {
+    event(source, line, now, Bytes::copy_from_slice)
+}
+
+/// The same, of a line that is a part of a block of bytes: the payload shares them, so the event keeps the
+/// whole block in memory for as long as it lives.
+pub fn event_in_block(source: &Source, line: &Bytes, now: Time) -> Result<Event, Reject> {
+    event(source, line, now, |payload| line.slice_ref(payload))
+}
+
+fn event(
+    source: &Source,
+    line: &[u8],
+    now: Time,
+    payload: impl FnOnce(&[u8]) -> Bytes,
+) -> Result<Event, Reject> {
     let line = line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line).trim_ascii();
     if line.is_empty() {
         return Err(Reject("it is empty".to_owned()));
@@ -35,7 +50,7 @@ pub fn event_from_json(source: &Source, line: &[u8], now: Time) -> Result<Event,
             Some(field) => event_time(field, time.as_ref()).map_err(Reject)?,
         },
         headers: Vec::new(),
-        payload: Bytes::copy_from_slice(line),
+        payload: payload(line),
     };
     too_large(event.weight())?;
     Ok(event)

@@ -209,7 +209,11 @@ impl ParsedLines {
         // A line end behind the last line begins no further line.
         let body = body.strip_suffix(b"\n").unwrap_or(body);
         let empty = body.is_empty();
+        let mut blocks = Blocks { body, block: Bytes::new(), start: 0 };
+        let mut at = 0;
         for line in body.split(|byte| *byte == b'\n').take(if empty { 0 } else { usize::MAX }) {
+            let begin = at;
+            at += line.len() + 1;
             parsed.lines += 1;
             if parsed.lines > PUBLISH_EVENTS_MAX as u64 {
                 return Err(fault(
@@ -219,11 +223,10 @@ impl ParsedLines {
                     ),
                 ));
             }
-            let line = line.trim_ascii();
-            if line.is_empty() {
+            if line.trim_ascii().is_empty() {
                 continue;
             }
-            let reason = match ingest::event_from_json(source, line, now) {
+            let reason = match ingest::event_in_block(source, &blocks.line(begin, line.len()), now) {
                 Ok(event) if event.weight() > EVENT_BYTES_MAX => {
                     format!(
                         "the event has {} bytes, more than the {EVENT_BYTES_MAX} that are taken",
@@ -250,5 +253,53 @@ impl ParsedLines {
             ));
         }
         Ok(parsed)
+    }
+}
+
+/// Lines of one block share its memory: one allocation for many events, and an event that lives long
+/// keeps no more than a block (or itself, if it is larger).
+const BLOCK_BYTES: usize = 4 << 10;
+
+/// A request's body, copied block by block as its lines are asked for in turn.
+struct Blocks<'a> {
+    body: &'a [u8],
+    block: Bytes,
+    /// Where in the body the block begins.
+    start: usize,
+}
+
+impl Blocks<'_> {
+    /// The line of this length that begins here.
+    fn line(&mut self, at: usize, length: usize) -> Bytes {
+        if at + length > self.start + self.block.len() {
+            let rest = self.body.get(at..).unwrap_or_default();
+            let near = rest.get(..BLOCK_BYTES).unwrap_or(rest);
+            let whole_lines = near.iter().rposition(|byte| *byte == b'\n').unwrap_or(0);
+            let bytes = whole_lines.max(length);
+            self.block = Bytes::copy_from_slice(rest.get(..bytes).unwrap_or(rest));
+            self.start = at;
+        }
+        self.block.slice(at - self.start..at - self.start + length)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_their_own_bytes_whatever_block_they_stand_in() {
+        for length in [1, 7, 100, BLOCK_BYTES - 1, BLOCK_BYTES, BLOCK_BYTES + 1, 3 * BLOCK_BYTES] {
+            let lines: Vec<String> =
+                (0..50).map(|n| format!("{n:0>width$}", width = length - n % 2)).collect();
+            let body = lines.join("\n");
+            let mut blocks = Blocks { body: body.as_bytes(), block: Bytes::new(), start: 0 };
+            let mut at = 0;
+            for line in &lines {
+                assert_eq!(blocks.line(at, line.len()), line.as_bytes());
+                at += line.len() + 1;
+                assert!(blocks.block.len() <= BLOCK_BYTES.max(line.len()));
+            }
+        }
     }
 }

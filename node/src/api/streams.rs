@@ -13,6 +13,7 @@ use dunlin_protocol::id::LogId;
 use dunlin_protocol::limits::{EDGE_CREDIT_BYTES, PUBLISH_BYTES_MAX};
 use dunlin_protocol::pipeline::manifest::StreamName;
 use dunlin_protocol::rpc::lines::{LineProducer, Lines};
+use dunlin_protocol::rpc::tailed::Tailed;
 use dunlin_protocol::rpc::{Fault, FaultKind, Request, Response, Tail, TailEvent, TailFrom};
 use dunlin_protocol::time::Time;
 use serde::Deserialize;
@@ -201,7 +202,7 @@ impl Feeding {
 /// A tail on its way out: credit is granted when the connection asks for more, not before.
 struct Feed {
     call: CallHandle,
-    waiting: VecDeque<(Vec<TailEvent>, bool)>,
+    waiting: VecDeque<(Tailed, bool)>,
     framing: Framing,
 }
 
@@ -221,15 +222,15 @@ impl Feed {
             Err(fault) => return (Ok(self.framing.problem(&fault)), Feeding::Broken(fault)),
         };
         let mut out = Vec::new();
-        for event in &events {
-            self.framing.write(&mut out, event);
+        let weight = events.weight();
+        for event in events {
+            self.framing.write(&mut out, &event);
         }
-        let weight: usize = events.iter().map(|tail| tail.placed.event.weight()).sum();
-        self.call.credit(weight as u64).await;
+        self.call.credit(weight).await;
         (Ok(Bytes::from(out)), if last { Feeding::Over } else { Feeding::Events(self) })
     }
 
-    async fn batch(&mut self) -> Result<(Vec<TailEvent>, bool), Fault> {
+    async fn batch(&mut self) -> Result<(Tailed, bool), Fault> {
         match self.call.next().await {
             Some((Response::Events { events }, last)) => Ok((events, last)),
             Some((other, _)) => Err(unexpected(&other)),

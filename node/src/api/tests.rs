@@ -10,6 +10,7 @@ use dunlin_protocol::id::{Digest, Epoch, EventId, LogId, Name, NodeId, Position,
 use dunlin_protocol::limits::PUBLISH_BYTES_MAX;
 use dunlin_protocol::pipeline::manifest::{Connector, Durability, Source};
 use dunlin_protocol::rpc::lines::{LineProducer, Lines};
+use dunlin_protocol::rpc::tailed::{Run, Tailed};
 use dunlin_protocol::rpc::{
     ActorStatus, Cursor, CursorAt, Fault, FaultKind, PipelineState, Request, Response, Shown, StageStatus,
     Status, Superseded, Tail, TailEvent, TailFrom,
@@ -70,9 +71,24 @@ fn tail_event(seq: u64, payload: &str) -> TailEvent {
         headers: vec![],
         payload: Bytes::copy_from_slice(payload.as_bytes()),
     };
-    let position = Position { epoch: Epoch(1), seq: Seq(seq), ..Position::START };
-    let at = CursorAt { position, index: None };
+    let at = CursorAt { position: position(seq - 1), index: Some(0) };
     TailEvent { placed: Placed { id, event }, cursor: Cursor([(log(), at)].into()) }
+}
+
+fn position(seq: u64) -> Position {
+    Position { epoch: Epoch(1), seq: Seq(seq), ..Position::START }
+}
+
+/// The same, as the core gives it: a record each.
+fn tailed(first: u64, payloads: &[&str]) -> Tailed {
+    let run = |(seq, payload): (u64, &&str)| Run {
+        log: log(),
+        position: position(seq),
+        events: vec![(0, tail_event(seq, payload).placed.event)],
+    };
+    let before = CursorAt { position: position(first - 1), index: None };
+    let runs = (first..).zip(payloads).map(run).collect();
+    Tailed { before: Cursor([(log(), before)].into()), runs }
 }
 
 fn shown() -> Shown {
@@ -125,12 +141,12 @@ fn answer(doors: &Doors, id: RequestId, request: Request) {
             position: Position { seq: Seq(1), ..Position::START },
         },
         Request::Tail(tail) if tail.stream.base.as_str() == "broken" => {
-            doors.answer(id, Response::Events { events: vec![tail_event(1, "{}")] }, false);
+            doors.answer(id, Response::Events { events: tailed(1, &["{}"]) }, false);
             Response::Failed(Fault { kind: FaultKind::Unavailable, detail: "retention let go".into() })
         }
         Request::Tail(_) => {
-            doors.answer(id, Response::Events { events: vec![tail_event(1, "{\"a\":1}")] }, false);
-            Response::Events { events: vec![tail_event(2, "{\n\"b\": 0.1}"), tail_event(3, "no json")] }
+            doors.answer(id, Response::Events { events: tailed(1, &["{\"a\":1}"]) }, false);
+            Response::Events { events: tailed(2, &["{\n\"b\": 0.1}", "no json"]) }
         }
         Request::State { key: Some(_), .. } => Response::State(vec![]),
         Request::State { .. } => Response::State(vec![("a/b".into(), Bytes::from_static(b"{\"n\":1}"))]),
@@ -262,7 +278,7 @@ async fn a_tail_is_one_line_per_event_and_grants_credit_as_it_is_read() {
     assert!(matches!(rest.recv().await, Some(Input::TapCredit { bytes: 1.., .. })));
     insta::assert_snapshot!(
         serde_json::to_string(&TailJson::from(&events[0])).unwrap(),
-        @r#"{"id":"05050505050505050505050505050505.1.1.0","key":"LH1","time":"2019-03-02T11:10:14Z","payload":{"a":1},"cursor":"AQUFBQUFBQUFBQUFBQUFBQUBAQAAAAAAAAAAAAAAAAAAAAAA"}"#
+        @r#"{"id":"05050505050505050505050505050505.1.1.0","key":"LH1","time":"2019-03-02T11:10:14Z","payload":{"a":1},"cursor":"AQUFBQUFBQUFBQUFBQUFBQUBAAAAAAAAAAAAAAAAAAAAAAABAA"}"#
     );
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use dunlin_protocol::id::Digest;
 use dunlin_protocol::rpc::lines::{Lines, LinesTaken};
+use dunlin_protocol::rpc::tailed::TailedEvents;
 use dunlin_protocol::rpc::{Request, Response, Tail, TailEvent};
 use tokio::runtime::Runtime;
 
@@ -77,7 +78,7 @@ impl Client for MeshClient {
             _client: self.client.clone(),
             answers,
             address: self.address.clone(),
-            waiting: Vec::new().into_iter(),
+            waiting: TailedEvents::default(),
             taken: 0,
             over: false,
         }))
@@ -106,7 +107,7 @@ struct Tapped {
     _client: RpcClient,
     answers: Answers,
     address: String,
-    waiting: std::vec::IntoIter<TailEvent>,
+    waiting: TailedEvents,
     /// Bytes of the answer under way.
     taken: u64,
     over: bool,
@@ -132,7 +133,7 @@ impl Iterator for Tapped {
             });
             match answer {
                 Some(Ok((Response::Events { events }, last))) => {
-                    self.taken = events.iter().map(|event| event.placed.event.weight() as u64).sum();
+                    self.taken = events.weight();
                     self.over = last;
                     self.waiting = events.into_iter();
                 }

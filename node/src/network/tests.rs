@@ -59,7 +59,7 @@ impl RpcDoor for Desk {
                     RpcCall::Request(Request::Tail(tail)) => {
                         let count = tail.limit.unwrap();
                         for at in 1..=count {
-                            let events = answer(Response::Events { events: vec![] }, at == count);
+                            let events = answer(Response::Events { events: Default::default() }, at == count);
                             if outgoing.send(events).await.is_err() {
                                 return;
                             }

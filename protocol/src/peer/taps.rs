@@ -9,11 +9,11 @@ use alloc::vec::Vec;
 use super::Peer;
 use crate::edge::reader::{Owner, Reader};
 use crate::effect::{Effect, Effects, RequestId, Timer};
-use crate::event::Placed;
-use crate::id::{EventId, LogId, NodeId, Position};
+use crate::id::{LogId, NodeId, Position};
 use crate::limits::{ASK_DEADLINE, TAPS_MAX};
 use crate::pipeline::plan::SlotRange;
-use crate::rpc::{Cursor, CursorAt, Fault, FaultKind, Response, Tail, TailEvent, TailFrom};
+use crate::rpc::tailed::{Run, Tailed};
+use crate::rpc::{Cursor, CursorAt, Fault, FaultKind, Response, Tail, TailFrom};
 use crate::time::Time;
 use crate::wire::message::{EdgeId, Filter, From, Message, Slice};
 
@@ -57,7 +57,7 @@ impl Peer {
         if tail.limit == Some(0) {
             return effects.push(Effect::Answer {
                 id,
-                response: Response::Events { events: Vec::new() },
+                response: Response::Events { events: Tailed::default() },
                 last: true,
             });
         }
@@ -202,17 +202,17 @@ impl Peer {
     fn drain_tap(&mut self, id: RequestId, effects: &mut Effects) {
         loop {
             let Some(tap) = self.taps.get_mut(&id) else { return };
-            let mut events = Vec::new();
-            let mut bytes = 0;
+            let mut events = Tailed { before: tap.cursor.clone(), runs: Vec::new() };
+            let (mut count, mut bytes) = (0, 0);
             let mut done: Vec<(EdgeId, u64, Position)> = Vec::new();
             // Client credit counts the events' weight alone: positions without events are free.
-            while tap.credit > bytes && events.len() < ANSWER_EVENTS_MAX && bytes < ANSWER_BYTES_MAX {
+            while tap.credit > bytes && count < ANSWER_EVENTS_MAX && bytes < ANSWER_BYTES_MAX {
                 let Some((edge, log, slice)) = tap.queue.pop_front() else { break };
                 done.push((edge, slice.weight(), slice.position));
-                let before = events.len();
-                tap.give(log, slice, &mut events);
-                let given = events.iter().skip(before);
-                bytes += given.map(|event: &TailEvent| event.placed.event.weight() as u64).sum::<u64>();
+                let run = tap.run(log, slice);
+                count += run.events.len();
+                bytes += run.events.iter().map(|(_, event)| event.weight() as u64).sum::<u64>();
+                events.runs.push(run);
             }
             let finished = tap.tail.limit.is_some_and(|limit| tap.sent >= limit);
             tap.credit = tap.credit.saturating_sub(bytes);
@@ -261,7 +261,7 @@ impl Peer {
             self.close_tap(id, effects);
             effects.push(Effect::Answer {
                 id,
-                response: Response::Events { events: Vec::new() },
+                response: Response::Events { events: Tailed::default() },
                 last: true,
             });
         }
@@ -289,25 +289,19 @@ impl Peer {
 }
 
 impl Tap {
-    /// Adds the slice's events, each with the cursor that stands behind it.
-    fn give(&mut self, log: LogId, slice: Slice, events: &mut Vec<TailEvent>) {
+    /// The slice's events that the client has not seen, and the cursor behind it.
+    fn run(&mut self, log: LogId, slice: Slice) -> Run {
         let before = self.cursor.0.get(&log).copied().unwrap_or_default();
-        let at = slice.position;
-        for event in slice.events {
-            // Of the record that a cursor points into, only what lies behind it.
-            let seen = before
-                .index
-                .is_some_and(|index| at.seq == before.position.seq.next() && event.index <= index);
-            if seen || self.tail.limit.is_some_and(|limit| self.sent >= limit) {
-                continue;
-            }
-            self.sent += 1;
-            let id = EventId { log, epoch: at.epoch, seq: at.seq, index: event.index };
-            let inside = CursorAt { position: before.position, index: Some(event.index) };
-            let mut cursor = self.cursor.clone();
-            cursor.0.insert(log, inside);
-            events.push(TailEvent { placed: Placed { id, event: event.event }, cursor });
-        }
-        self.cursor.0.insert(log, CursorAt { position: at, index: None });
+        let position = slice.position;
+        // Of the record that a cursor points into, only what lies behind it.
+        let seen = before.index.filter(|_| position.seq == before.position.seq.next());
+        let left = self.tail.limit.map_or(usize::MAX, |limit| {
+            usize::try_from(limit.saturating_sub(self.sent)).unwrap_or(usize::MAX)
+        });
+        let fresh = slice.events.into_iter().filter(|event| seen.is_none_or(|seen| event.index > seen));
+        let events: Vec<_> = fresh.take(left).map(|event| (event.index, event.event)).collect();
+        self.sent += events.len() as u64;
+        self.cursor.0.insert(log, CursorAt { position, index: None });
+        Run { log, position, events }
     }
 }

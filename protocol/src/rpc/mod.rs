@@ -2,6 +2,7 @@
 
 pub mod frames;
 pub mod lines;
+pub mod tailed;
 
 use alloc::collections::BTreeMap;
 use alloc::string::String;
@@ -150,7 +151,7 @@ pub enum Response {
     /// Some of a tail; more follows unless the answer says it is the last. Ends when `follow` is
     /// off and every log's head at the time of asking was reached.
     Events {
-        events: Vec<TailEvent>,
+        events: tailed::Tailed,
     },
     State(Vec<(String, Bytes)>),
     DeadLetters {

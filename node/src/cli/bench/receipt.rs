@@ -4,10 +4,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use dunlin_protocol::event::Event;
 use dunlin_protocol::id::Name;
 use dunlin_protocol::limits::EDGE_CREDIT_BYTES;
 use dunlin_protocol::pipeline::manifest::StreamName;
-use dunlin_protocol::rpc::{Request, Response, Tail, TailEvent, TailFrom};
+use dunlin_protocol::rpc::{Request, Response, Tail, TailFrom};
 use hdrhistogram::Histogram;
 
 use super::load::{Schedule, elapsed_ns};
@@ -93,11 +94,11 @@ impl Receipts {
         }
     }
 
-    fn take(&self, ledger: &mut Ledger, events: &[TailEvent]) {
+    fn take<'a>(&self, ledger: &mut Ledger, events: impl Iterator<Item = &'a Event>) {
         let now = elapsed_ns(self.start);
         let before = ledger.events;
         for event in events {
-            let Some(stamp) = payload::read(&event.placed.event.payload) else {
+            let Some(stamp) = payload::read(&event.payload) else {
                 ledger.foreign += 1;
                 continue;
             };
@@ -193,32 +194,24 @@ async fn read(_client: RpcClient, mut answers: Answers, ledger: Arc<Mutex<(Ledge
         };
         {
             let (ledger, receipts) = &mut *lock();
-            receipts.take(ledger, &events);
+            receipts.take(ledger, events.events());
         }
-        let bytes = events.iter().map(|event| event.placed.event.weight() as u64).sum();
-        answers.credit(bytes).await;
+        answers.credit(events.weight()).await;
     }
 }
 
 #[cfg(test)]
 mod tests {
     use bytes::{Bytes, BytesMut};
-    use dunlin_protocol::event::{Event, Placed};
-    use dunlin_protocol::id::{Epoch, EventId, LogId, Seq};
-    use dunlin_protocol::rpc::Cursor;
 
     use super::super::payload::Template;
     use super::*;
 
-    fn event(payload: Bytes) -> TailEvent {
-        let id = EventId { log: LogId([1; 16]), epoch: Epoch(1), seq: Seq(1), index: 0 };
-        TailEvent {
-            placed: Placed { id, event: Event { payload, ..Event::default() } },
-            cursor: Cursor::default(),
-        }
+    fn event(payload: Bytes) -> Event {
+        Event { payload, ..Event::default() }
     }
 
-    fn numbered(number: u64) -> TailEvent {
+    fn numbered(number: u64) -> Event {
         let mut line = BytesMut::new();
         Template::new(64, 0).write(number, 0, &mut line);
         event(Bytes::from(line.to_vec()))
@@ -230,9 +223,9 @@ mod tests {
         let mut ledger = Ledger::new().unwrap();
         receipts.take(
             &mut ledger,
-            &[numbered(0), numbered(2), numbered(PROBE), event(Bytes::from_static(b"{}"))],
+            [numbered(0), numbered(2), numbered(PROBE), event(Bytes::from_static(b"{}"))].iter(),
         );
-        receipts.take(&mut ledger, &[numbered(2), numbered(70)]);
+        receipts.take(&mut ledger, [numbered(2), numbered(70)].iter());
         assert_eq!((ledger.events, ledger.twice, ledger.foreign), (3, 1, 1));
         assert_eq!((ledger.missing(3), ledger.missing(71)), (1, 68));
         assert_eq!(receipts.events.load(Ordering::Relaxed), 3);
