@@ -28,6 +28,7 @@ mod hello;
 mod hub;
 mod identity;
 mod join;
+mod line_calls;
 mod links;
 mod modules;
 #[expect(clippy::module_inception, reason = "the handle is what the folder is named after")]

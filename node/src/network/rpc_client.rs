@@ -1,6 +1,7 @@
 //! The client's half of `/dunlin/rpc/1`: a throw-away identity and a token, one substream per call.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use futures::io::{AsyncReadExt as _, ReadHalf, WriteHalf};
 use libp2p::swarm::{ConnectionId, SwarmEvent};
 use libp2p::{Multiaddr, Stream};
 use thiserror::Error;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Mutex, mpsc, oneshot};
 
 use super::caller::{Caller, ReachError};
 use super::door::Reply;
@@ -24,6 +25,7 @@ use super::frames::{self, FrameReader, StreamError};
 use super::gate::GateEvent;
 use super::hello::Credentials;
 use super::identity::{Identity, now};
+use super::line_calls::LineCalls;
 use super::protocols::RPC;
 use super::transport::InnerEvent;
 use super::transport::TransportError;
@@ -31,7 +33,7 @@ use super::transport::TransportError;
 const CONNECT_DEADLINE: Duration = Duration::from_secs(9);
 const OPEN_DEADLINE: Duration = Duration::from_secs(10);
 /// Answers may be a day apart; pings notice a node that is gone.
-const SILENCE_MAX: Duration = Duration::from_secs(24 * 3600);
+pub(super) const SILENCE_MAX: Duration = Duration::from_secs(24 * 3600);
 /// Answers and grants that wait between a call's task and its user.
 const ANSWERS_MAX: usize = 16;
 const GRANTS_MAX: usize = 64;
@@ -66,6 +68,8 @@ pub enum RpcError {
 pub struct RpcClient {
     node: NodeId,
     openings: mpsc::Sender<Reply>,
+    /// The substream that carries lines, once there were any.
+    lines: Arc<Mutex<Option<LineCalls>>>,
 }
 
 impl RpcClient {
@@ -87,7 +91,7 @@ impl RpcClient {
         };
         let (openings, orders) = mpsc::channel(OPENINGS_MAX);
         tokio::spawn(run(caller, node, connection, orders));
-        Ok(RpcClient { node, openings })
+        Ok(RpcClient { node, openings, lines: Arc::default() })
     }
 
     /// The node that answers.
@@ -127,19 +131,17 @@ impl RpcClient {
         module_answer(stream).await.map(|(_, held)| held)
     }
 
-    /// Gives the node lines for a source; it says which it took.
+    /// Gives the node lines for a source; it says which it took. Many may be under way: they share one
+    /// substream, and which of them is taken first is not said.
     pub async fn publish(&self, lines: Lines) -> Result<Result<LinesTaken, Fault>, RpcError> {
-        let mut stream = self.open().await?;
-        let call = RpcIn::Call { id: CALL, call: RpcCall::Lines(lines) };
-        frames::write(&mut stream, &call).await.map_err(lost)?;
-        let mut frames = FrameReader::new(stream, FRAME_BYTES_MAX, SILENCE_MAX);
-        match frames.value::<RpcOut>().await.map_err(lost)? {
-            RpcOut::Lines { outcome, .. } => Ok(outcome),
-            RpcOut::Answer { response: Response::Failed(fault), .. } => Ok(Err(fault)),
-            RpcOut::Answer { .. } | RpcOut::Module { .. } => {
-                Err(RpcError::Lost("the node answered something else".into()))
+        let calls = {
+            let mut open = self.lines.lock().await;
+            match &*open {
+                Some(calls) if !calls.is_over() => calls.clone(),
+                Some(_) | None => open.insert(LineCalls::over(self.open().await?)).clone(),
             }
-        }
+        };
+        calls.publish(lines).await
     }
 
     async fn start(&self, call: RpcCall) -> Result<(ReadHalf<Stream>, WriteHalf<Stream>), RpcError> {
@@ -161,7 +163,7 @@ impl RpcClient {
     }
 }
 
-fn lost(error: StreamError) -> RpcError {
+pub(super) fn lost(error: StreamError) -> RpcError {
     RpcError::Lost(error.to_string())
 }
 
