@@ -120,6 +120,9 @@ pub struct WasmArguments {
 
 #[derive(Debug, Args)]
 pub struct IdleArguments {
+    /// Look at one node that is home to so many actors, not at three without any
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub actors: u32,
     /// How long they are looked at
     #[arg(long, default_value = "10", value_name = "N", value_parser = seconds)]
     pub seconds: f64,

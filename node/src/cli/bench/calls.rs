@@ -100,7 +100,7 @@ fn measured(
         copies: 0,
         events,
         events_per_second: (events as f64 / seconds).round(),
-        cpu_seconds: Cpu { driver, nodes: Some(0.0) },
+        cpu_seconds: Cpu { driver, nodes: Some(0.0), each: Vec::new() },
         cpu_seconds_per_million: Some(driver * 1e6 / events.max(1) as f64),
         latency_us: Latency::of(&latency),
         missing: 0,

@@ -73,7 +73,7 @@ fn measure(
             streams::pipeline(arguments, crate::functions::RELAY_GUEST, &open, bar)
         }
         Scenario::Fanout(arguments) => streams::fanout(arguments, &open, bar),
-        Scenario::Idle(arguments) => idle::idle(arguments, &open, bar),
+        Scenario::Idle(arguments) => idle::idle(arguments, crate::functions::RELAY_GUEST, &open, bar),
         Scenario::ColdStart(arguments) => calls::cold_start(arguments, crate::functions::RELAY_GUEST),
         Scenario::Wasm(arguments) => calls::wasm(arguments, crate::functions::RELAY_GUEST),
         // `check` has refused it.

@@ -34,11 +34,21 @@ pub struct Row {
     pub machine: Machine,
 }
 
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Cpu {
     pub driver: f64,
-    /// None: the nodes are not this machine's.
+    /// All of them. None: they are not this machine's.
     pub nodes: Option<f64>,
+    /// Each of them; the publisher's is the first.
+    pub each: Vec<f64>,
+}
+
+impl Cpu {
+    /// Nobody's nodes: none are known.
+    pub fn of(driver: f64, each: Vec<f64>) -> Cpu {
+        let sum = (each.iter().sum::<f64>() * 1000.0).round() / 1000.0;
+        Cpu { driver, nodes: (!each.is_empty()).then_some(sum), each }
+    }
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
@@ -82,6 +92,8 @@ pub struct Parameters {
     pub readers: Option<u16>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub batch: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub actors: Option<u32>,
 }
 
 /// What nodes cost that have nothing to do: one number for each.
@@ -154,6 +166,7 @@ fn cells(row: &Row) -> Vec<String> {
         p.hops.map(|hops| format!("{hops} hops")),
         p.readers.filter(|readers| *readers > 1).map(|readers| format!("{readers} readers")),
         p.batch.map(|batch| format!("batches of {batch}")),
+        p.actors.map(|actors| format!("{actors} actors")),
     ];
     parts.into_iter().flatten().for_each(|part| name.push_str(&format!(" {part}")));
     vec![

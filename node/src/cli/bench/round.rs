@@ -89,7 +89,7 @@ fn run(mesh: &mut Mesh, round: &Round, bar: &ProgressBar) -> anyhow::Result<Row>
     let sent = watch(mesh, sending, &receipts, readers.len() as u64, bar)?;
     let after = (cpu_seconds(std::process::id()), mesh.cpu_seconds());
 
-    let cpu = Cpu { driver: used(before.0, after.0), nodes: used_by_all(before.1, after.1) };
+    let cpu = Cpu::of(used(before.0, after.0), used_by_each(before.1, after.1));
     row(round, &readers, &receipts, sent, cpu)
 }
 
@@ -225,7 +225,8 @@ pub fn used(before: Option<f64>, after: Option<f64>) -> f64 {
     (used * 1000.0).round() / 1000.0
 }
 
-fn used_by_all(before: Option<Vec<f64>>, after: Option<Vec<f64>>) -> Option<f64> {
-    let (before, after) = (before?, after?);
-    Some(used(Some(before.iter().sum()), Some(after.iter().sum())))
+/// What each node used.
+pub fn used_by_each(before: Option<Vec<f64>>, after: Option<Vec<f64>>) -> Vec<f64> {
+    let (before, after) = (before.unwrap_or_default(), after.unwrap_or_default());
+    after.iter().zip(&before).map(|(after, before)| used(Some(*before), Some(*after))).collect()
 }

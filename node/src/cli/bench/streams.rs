@@ -164,6 +164,7 @@ impl Bench<'_> {
             hops: (point.hops > 0).then_some(point.hops),
             readers: Some(point.readers),
             batch: None,
+            actors: None,
         }
     }
 
