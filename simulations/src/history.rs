@@ -17,8 +17,8 @@ pub type Place = (usize, LogId);
 #[derive(Debug, Default)]
 pub struct History {
     logs: BTreeMap<Place, Past>,
-    /// What tails held that crashes took: only that may count again.
-    pub lost: Vec<Kept>,
+    /// What tails held that crashes took, by the log's place: only that may count again.
+    pub lost: BTreeMap<Place, Vec<Kept>>,
 }
 
 #[derive(Debug)]
@@ -216,7 +216,7 @@ impl History {
         (past.told, past.survives_process, past.survives_power) =
             (found.head.seq, found.head.seq, found.head.seq);
         past.under_way.clear();
-        self.lost.extend(lost);
+        self.lost.entry((node, log)).or_default().extend(lost);
         Ok(())
     }
 }

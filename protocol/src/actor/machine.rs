@@ -542,13 +542,12 @@ impl Actor {
     }
 
     /// The upstream log really ended at `to`, before where this actor stood: it falls back, by rule.
-    /// Only its idea of the position changes; what was computed from the lost tail stays computed.
-    pub fn fall_back(&mut self, log: &LogId, to: Position) {
-        if let Some(advance) = self.memory.frontier.get_mut(log) {
+    /// Only its idea of the position changes, and only if it has committed something of the lost tail; what
+    /// was computed from that stays computed. Returns the credit that the lost tail held here, in bytes.
+    pub fn fall_back(&mut self, log: &LogId, to: Position) -> u64 {
+        if let Some(advance) = self.memory.frontier.get_mut(log).filter(|advance| advance.to.seq > to.seq) {
             advance.to = to;
         }
-        if let Some(upstream) = self.upstream.get_mut(log) {
-            upstream.head = to.seq;
-        }
+        self.upstream.get_mut(log).map_or(0, |upstream| upstream.cut(to.seq))
     }
 }

@@ -264,6 +264,20 @@ fn frontier_falls_back_with_its_log() {
     assert_eq!(actor.memory.position_in(&UPSTREAM), at(4));
 }
 
+#[test]
+fn what_waits_of_a_log_that_lost_its_tail_is_taken_up_to_where_it_ended() {
+    let mut actor = actor();
+    let slices: Vec<Slice> = (1..=4).map(|seq| slice(seq, "a1")).collect();
+    let lost = slices[2].weight() + slices[3].weight();
+    let ended = slices[1].position;
+    actor.on_slices(&UPSTREAM, slices, Seq(4), NOW);
+    assert_eq!(actor.fall_back(&UPSTREAM, ended), lost);
+    assert_eq!(actor.memory.position_in(&UPSTREAM), Position::START, "nothing is committed yet");
+    let commit = commit_of(&mut actor);
+    assert_eq!(commit.events_in, 2);
+    assert_eq!(commit.frontier.last().map(|advance| advance.to), Some(ended));
+}
+
 fn source() -> SourceLog {
     let source = Source { key: None, time: None, lateness: Span(100), connector: Connector::Publish };
     let (pipeline, name) = ("p".parse().unwrap(), "in".parse().unwrap());

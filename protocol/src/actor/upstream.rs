@@ -116,10 +116,14 @@ impl Upstream {
         self.queue.push_back(Slice { position: at, events: Vec::new(), mark: None, closed: None });
     }
 
-    /// What is queued goes, and with it the credit that it held, in bytes.
-    pub fn clear(&mut self) -> u64 {
-        self.queued_events = 0;
-        self.queue.drain(..).map(|slice| slice.weight()).sum()
+    /// The log ends at `to`: what is queued from behind it goes, and with it the credit that it held, in
+    /// bytes. What stands and waits here stays: it does not come again.
+    pub fn cut(&mut self, to: Seq) -> u64 {
+        self.head = to;
+        let stands = self.queue.iter().take_while(|slice| slice.position.seq <= to).count();
+        let lost = self.queue.split_off(stands);
+        self.queued_events -= lost.iter().map(|slice| slice.events.len() as u64).sum::<u64>();
+        lost.iter().map(Slice::weight).sum()
     }
 }
 

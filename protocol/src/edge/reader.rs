@@ -209,10 +209,13 @@ impl Reader {
         self.lost();
     }
 
-    /// The writer's log ended before where this reader stood.
+    /// The writer's log ended before where this reader stood. What came before and is not committed yet is
+    /// not committed by that.
     pub fn fall_back(&mut self, to: Position) {
         self.received = to;
-        self.committed = to;
+        if self.committed.seq > to.seq {
+            self.committed = to;
+        }
         self.from = From::After(to);
         self.head = to.seq;
         self.ended = false;

@@ -159,7 +159,8 @@ fn reader_falls_back_to_where_the_log_really_ended() {
     reader.fall_back(to);
     assert_eq!(reader.received(), to);
     assert!(
-        matches!(reader.beat(NOW, true), Some(Message::Subscribe { from: From::After(at), .. }) if at == to)
+        matches!(reader.beat(NOW, true), Some(Message::Subscribe { from: From::After(at), committed, .. })
+            if at == to && committed == Position::START)
     );
 }
 

@@ -408,8 +408,7 @@ impl Peer {
         if let Owner::Actor(actor) = owner
             && let Some(machine) = self.actors.get_mut(&actor)
         {
-            machine.fall_back(&log, to);
-            let freed = machine.upstream.get_mut(&log).map_or(0, crate::actor::upstream::Upstream::clear);
+            let freed = machine.fall_back(&log, to);
             if let Some(reader) = self.readers.get_mut(&edge) {
                 reader.release(freed);
             }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use dunlin_protocol::id::Seq;
+use dunlin_protocol::log::record::Body;
 use dunlin_protocol::mesh::assignment::{Assigned, Layout};
 
 use crate::checkers::streams;
@@ -27,7 +28,9 @@ fn check_log(world: &World, node: usize, layout: &Layout, log: &Assigned) -> Res
     let Some(folder) = world.nodes[node].disk.folder(log.id) else { return Ok(()) };
     let position = |reader: &Arc<Assigned>| {
         let frontier = streams::frontier(world, layout, reader);
-        frontier.get(&log.id).map_or(Seq(0), |at| at.seq)
+        let at = frontier.get(&log.id).map_or(Seq(0), |at| at.seq);
+        // What a crash took of the reader's tail is unread again, and was written when it was not.
+        at.max(had_passed(world, layout, reader, log))
     };
     let Some(passed) = layout.readers(log).map(position).min() else { return Ok(()) };
     // Who reads from the start begins with what is kept.
@@ -42,4 +45,20 @@ fn check_log(world: &World, node: usize, layout: &Layout, log: &Assigned) -> Res
             log.id, log.unit.id
         )),
     }
+}
+
+/// How far the reader had come in the log by what it lost.
+fn had_passed(world: &World, layout: &Layout, reader: &Assigned, log: &Assigned) -> Seq {
+    let logs = layout.lines.get(reader.line).into_iter().flat_map(|line| &line.logs);
+    let places = logs.filter_map(|of| Some((world.index_of(of.node)?, of.id)));
+    let lost = places.filter_map(|place| world.history.lost.get(&place)).flatten();
+    let advances = lost.flat_map(|kept| match &*kept.body {
+        Body::Commit(commit) => commit.frontier.as_slice(),
+        Body::EpochStart(_)
+        | Body::Append(_)
+        | Body::Close { .. }
+        | Body::Inherit(_)
+        | Body::Catalog { .. } => &[],
+    });
+    advances.filter(|advance| advance.log == log.id).map(|advance| advance.to.seq).max().unwrap_or_default()
 }

@@ -46,8 +46,8 @@ pub fn check(world: &World) -> Result<BTreeSet<Numbered>, String> {
 }
 
 /// The events that stood in lost records, or whose letters or next tries did.
-pub fn lost(records: &[Kept]) -> BTreeSet<Numbered> {
-    let events = records.iter().flat_map(|kept| match &*kept.body {
+pub fn lost<'a>(records: impl Iterator<Item = &'a Kept>) -> BTreeSet<Numbered> {
+    let events = records.flat_map(|kept| match &*kept.body {
         Body::Append(append) => append.events.iter().collect(),
         Body::Commit(commit) => {
             let emitted = commit.emitted.iter().map(|emitted| &emitted.event);

@@ -20,7 +20,7 @@ impl Run {
         let theirs = self.of_the_removed();
         let entered: BTreeSet<_> = entered.difference(&theirs).cloned().collect();
         let again: BTreeSet<_> = match self.scenario.may_lose() {
-            true => checkers::tail::lost(&self.world.history.lost),
+            true => checkers::tail::lost(self.world.history.lost.values().flatten()),
             false => theirs,
         };
         let gone = checkers::tail::gone(&self.world, &again);
