@@ -154,7 +154,7 @@ fn beats_price_stays_in_any_number_of_shares() {
         }
         println!("{shares} shares, whole: auc {:.4}", whole.auc / whole.n);
         assert_eq!(whole.predicted, events.len());
-        assert!(whole.ratio() <= 1.0, "{shares} shares: {whole:?}");
+        assert!(whole.ratio() <= if shares == 1 { 0.98 } else { 1.0 }, "{shares} shares: {whole:?}");
         assert!(whole.auc / whole.n >= if shares == 1 { 0.66 } else { 0.58 });
         assert!((0.86..=0.94).contains(&whole.inside()), "{shares} shares: {whole:?}");
     }

@@ -127,8 +127,13 @@ impl Cells {
 
 /// Where the token of this kind with these parts lives.
 pub fn cell_of(seed: u64, kind: u64, parts: &[u64]) -> u16 {
+    place_of(seed, kind, parts) % CELLS
+}
+
+/// The same among 65,536 places.
+pub fn place_of(seed: u64, kind: u64, parts: &[u64]) -> u16 {
     let hash = parts.iter().fold(mix(kind ^ mix(seed)), |hash, part| mix(hash ^ *part));
-    (hash >> 48) as u16 % CELLS
+    (hash >> 48) as u16
 }
 
 /// A name made of two.

@@ -217,7 +217,7 @@ impl Step<'_> {
             value: ground.last_value,
             unit: ground.unit,
             span: span.max(1.0),
-            path: last.is_some(),
+            path: last.is_some() && (settings.is_later() || !self.event.key.is_empty()),
         };
         self.row.fill(self.event, &self.payload, &context);
         let encoded = self.row.encoded.iter().map(|(_, cell)| *cell);

@@ -1,10 +1,13 @@
-//! What was left over lately, by category: decayed means of the residuals of the plain line, with
-//! several time constants, for each category, each pair of them, and all together.
+//! What was left over lately, by category: decayed means of residuals, with several time constants,
+//! for each category, each pair of them, each with the hour of the day, and all together.
 //!
 //! Where many rows share what holds them up (an airport, a machine, a road), most of what a line on
-//! the row itself cannot know is what the same category did in the last hours.
+//! the row itself cannot know is what the same category did in the last hours. The long means hold what
+//! the plain line left over: what a category is always like. The short ones hold what is left over
+//! when that is known too: what is unlike it now.
 
 use std::collections::BTreeSet;
+use std::collections::btree_map::{BTreeMap, Entry};
 
 use dunlin_protocol::time::Time;
 
@@ -13,16 +16,29 @@ use super::store::{self, Unreadable};
 use crate::operator::State;
 
 /// Groups of a row at most.
-pub const GROUPS_MAX: usize = 8;
+pub const GROUPS_MAX: usize = 16;
 /// Time constants, in milliseconds: 1, 3 and 12 hours, 4 days and 4 weeks.
 const CONSTANTS: [f64; SPANS] = [3.6e6, 1.08e7, 4.32e7, 3.456e8, 2.4192e9];
 pub const SPANS: usize = 5;
+/// The first so many are the short ones.
+pub const SHORT: usize = 3;
 /// How many outcomes a mean needs until it is believed by half.
-const SHRINK: f64 = 1.0;
+const SHRINK: f64 = 0.5;
 /// A residual counts for so many units at most.
-const STRAY: f64 = 3.0;
-/// Places of a share; two groups in one place share what they know.
-const PLACES: usize = super::cells::CELLS as usize;
+const STRAY: f64 = 1.0;
+
+/// An outcome against what two lines said when the prediction was made, in units.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Residual {
+    /// Between the prediction and its outcome: what held it up did so then.
+    pub of: Time,
+    /// When the outcome was known.
+    pub at: Time,
+    /// Against the line that knows the row and the long means.
+    pub short: f64,
+    /// Against the line that knows the row alone.
+    pub long: f64,
+}
 
 #[derive(Debug, Clone, PartialEq)]
 struct Left {
@@ -39,12 +55,17 @@ impl Left {
         CONSTANTS.map(|constant| (-passed / constant).exp())
     }
 
-    fn learn(&mut self, at: Time, residual: f64) {
-        let at = at.max(self.at);
-        let fade = self.fade(at);
-        for ((sum, weight), fade) in self.sums.iter_mut().zip(&mut self.weights).zip(fade) {
-            *sum = *sum * fade + residual;
-            *weight = *weight * fade + 1.0;
+    fn learn(&mut self, residual: Residual) {
+        let at = residual.at.max(self.at);
+        let (fade, old) = (self.fade(at), at.since(residual.of).0 as f64);
+        let counts = fade.iter().zip(CONSTANTS).enumerate();
+        for ((sum, weight), (span, (fade, constant))) in
+            self.sums.iter_mut().zip(&mut self.weights).zip(counts)
+        {
+            let counts = (-old / constant).exp();
+            let left = if span < SHORT { residual.short } else { residual.long };
+            *sum = *sum * fade + counts * left;
+            *weight = *weight * fade + counts;
         }
         self.at = at;
     }
@@ -73,8 +94,8 @@ impl Left {
 /// The groups of a share that are in memory.
 #[derive(Debug, Default)]
 pub struct Lately {
-    /// By place; none until it was asked for.
-    places: Vec<Option<Left>>,
+    /// By place, of which a share has 65,536; two groups in one place share what they know.
+    places: BTreeMap<u16, Left>,
     changed: BTreeSet<u16>,
 }
 
@@ -85,10 +106,9 @@ impl Lately {
         places: impl Iterator<Item = u16>,
         state: &mut dyn State,
     ) -> Result<(), Unreadable> {
-        self.places.resize(PLACES, None);
         for number in places {
-            let Some(place @ None) = self.places.get_mut(usize::from(number)) else { continue };
-            *place = Some(match state.get(&store::lately_key(number)) {
+            let Entry::Vacant(place) = self.places.entry(number) else { continue };
+            place.insert(match state.get(&store::lately_key(number)) {
                 Some(bytes) => Left::unpack(store::body(&bytes)?)
                     .ok_or_else(|| Unreadable::cut("what was left over lately"))?,
                 None => NOTHING,
@@ -99,25 +119,25 @@ impl Lately {
 
     /// Of a loaded place.
     pub fn means(&self, number: u16, at: Time) -> [f64; SPANS] {
-        match self.places.get(usize::from(number)) {
-            Some(Some(left)) => left.means(at),
-            _ => [0.0; SPANS],
-        }
+        self.places.get(&number).map_or([0.0; SPANS], |left| left.means(at))
     }
 
-    /// A residual, in units, known since `at`; its place is loaded.
-    pub fn learn(&mut self, number: u16, at: Time, residual: f64) {
-        if let Some(Some(left)) = self.places.get_mut(usize::from(number))
-            && residual.is_finite()
+    /// The place is loaded.
+    pub fn learn(&mut self, number: u16, residual: Residual) {
+        let Residual { short, long, .. } = residual;
+        if let Some(left) = self.places.get_mut(&number)
+            && short.is_finite()
+            && long.is_finite()
         {
-            left.learn(at, residual.clamp(-STRAY, STRAY));
+            let held = |value: f64| value.clamp(-STRAY, STRAY);
+            left.learn(Residual { short: held(short), long: held(long), ..residual });
             self.changed.insert(number);
         }
     }
 
     pub fn flush(&mut self, state: &mut dyn State) {
         for number in core::mem::take(&mut self.changed) {
-            if let Some(Some(left)) = self.places.get(usize::from(number)) {
+            if let Some(left) = self.places.get(&number) {
                 store::put(state, &store::lately_key(number), |out| left.pack(out));
             }
         }
@@ -130,22 +150,35 @@ mod tests {
 
     const HOUR: u64 = 3_600_000;
 
+    fn at(hours: u64, left: f64) -> Residual {
+        let at = Time(hours * HOUR);
+        Residual { of: at, at, short: left, long: left }
+    }
+
     #[test]
     fn short_means_forget_what_long_ones_keep() {
         let mut left = NOTHING;
-        (0..50).for_each(|_| left.learn(Time(100 * HOUR), 2.0));
+        (0..50).for_each(|_| left.learn(at(100, 2.0)));
         let [hour, .., weeks] = left.means(Time(100 * HOUR));
         assert!(hour > 1.9 && weeks > 1.9);
         let [hour, .., weeks] = left.means(Time(112 * HOUR));
         assert!(hour < 0.01 && weeks > 1.9, "{hour} {weeks}");
-        left.learn(Time(0), 2.0);
+        left.learn(at(0, 2.0));
         assert_eq!(left.at, Time(100 * HOUR), "what comes late does not turn time back");
+    }
+
+    #[test]
+    fn an_outcome_that_comes_late_says_little_of_the_last_hour() {
+        let mut left = NOTHING;
+        left.learn(Residual { of: Time(90 * HOUR), ..at(100, 2.0) });
+        let [hour, .., weeks] = left.means(Time(100 * HOUR));
+        assert!(hour < 0.001 && weeks > 1.0, "{hour} {weeks}");
     }
 
     #[test]
     fn comes_back_bit_for_bit() {
         let mut left = NOTHING;
-        left.learn(Time(7), 1.0 / 3.0);
+        left.learn(at(7, 1.0 / 3.0));
         let mut bytes = Vec::new();
         left.pack(&mut bytes);
         assert_eq!(Left::unpack(&bytes), Some(left));

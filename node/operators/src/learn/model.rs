@@ -4,14 +4,14 @@
 //! last value (and the unit that value, while all values are positive); for a label of the same row
 //! it is the labels' mean. Cells live beside the model, each in its own entry of state.
 
-use dunlin_protocol::time::Time;
+use dunlin_protocol::time::{Span, Time};
 use serde::{Deserialize, Serialize};
 
 use super::cells::{Cell, Cells};
 use super::classes::{self, CLASSES, Reader};
 use super::hedge::{Hedge, weighted_median};
 use super::interval::Residuals;
-use super::lately::{GROUPS_MAX, Lately, SPANS};
+use super::lately::{GROUPS_MAX, Lately, Residual, SHORT, SPANS};
 use super::median::MedianLine;
 use super::prediction::Prediction;
 use super::rls::{Line, logit, sigmoid};
@@ -21,6 +21,8 @@ use super::settings::{self, Settings};
 
 /// Numbers that the lines take at most, the constant included. Later names are left out.
 const INPUTS_MAX: usize = 32;
+/// Numbers that the lines on what was left over take at most, the constant included.
+const PLAIN_MAX: usize = 24;
 /// Encoded tokens that the lines take at most.
 const ENCODED_MAX: usize = 10;
 /// Inputs of the logistic line that stand before those of the other lines.
@@ -39,14 +41,17 @@ const CHANGE_MAX: f64 = 20.0;
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Model {
     /// The numbers that the lines take, by hashed name, in the order of their inputs.
-    names: Vec<(u64, Moments)>,
+    names: Vec<Input>,
     target: Moments,
     all_positive: bool,
     /// Running mean of |change|: the step of the classes where no rise is asked for.
     moves: Moments,
     rises: Moments,
     rls: Line,
-    /// The line on numbers and what was left over lately, and the groups it knows, by slot.
+    /// Robust lines: on the row's own numbers; with the long means of what that left over; and with
+    /// the short ones of what this left over. And the groups they know, by slot.
+    plain: Line,
+    usual: Line,
     lately: Line,
     groups: Vec<u64>,
     median: MedianLine,
@@ -63,6 +68,15 @@ pub struct Model {
     pub waiting: u64,
     pub next_id: u64,
     pub first_due: Time,
+}
+
+/// A number that the lines take.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+struct Input {
+    name: u64,
+    moments: Moments,
+    /// The mean of a token's cell: what was left over tells the robust lines better.
+    encoded: bool,
 }
 
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
@@ -119,6 +133,8 @@ impl Model {
             moves: Moments::default(),
             rises: Moments::default(),
             rls: Line::new(0.9998),
+            plain: Line::new(0.9998),
+            usual: Line::new(0.9999),
             lately: Line::new(0.9999),
             groups: Vec::new(),
             median: MedianLine::default(),
@@ -182,27 +198,28 @@ impl Model {
         inputs.push(1.0);
         inputs.resize(CHANCES + 1 + self.names.len(), 0.0);
         let encoded =
-            row.encoded.iter().take(ENCODED_MAX).map(|(name, cell)| (*name, cells.get(*cell).mean()));
+            row.encoded.iter().take(ENCODED_MAX).map(|(name, cell)| (*name, cells.get(*cell).mean(), true));
         // Rows bring their names in one order, mostly: the next is behind the last.
         let mut next = 0;
-        for (name, value) in encoded.chain(row.numbers.iter().copied()) {
+        let numbers = row.numbers.iter().map(|(name, value)| (*name, *value, false));
+        for (name, value, encoded) in encoded.chain(numbers) {
             if !value.is_finite() {
                 continue;
             }
-            let known = self.names.get(next).is_some_and(|(other, _)| *other == name);
+            let known = self.names.get(next).is_some_and(|other| other.name == name);
             let place =
-                if known { Some(next) } else { self.names.iter().position(|(other, _)| *other == name) };
+                if known { Some(next) } else { self.names.iter().position(|other| other.name == name) };
             let place = match place {
                 Some(place) => place,
                 None if self.names.len() + 1 >= INPUTS_MAX => continue,
                 None => {
-                    self.names.push((name, Moments::default()));
+                    self.names.push(Input { name, moments: Moments::default(), encoded });
                     inputs.push(0.0);
                     self.names.len() - 1
                 }
             };
             next = place + 1;
-            let Some((_, moments)) = self.names.get_mut(place) else { continue };
+            let Some(Input { moments, .. }) = self.names.get_mut(place) else { continue };
             moments.learn(value);
             if let Some(input) = inputs.get_mut(CHANCES + 1 + place) {
                 *input = moments.standard(value, reach);
@@ -211,20 +228,27 @@ impl Model {
         inputs
     }
 
-    /// What was left over lately, by slot: a group keeps the slot that it came with first.
-    fn left_over(&mut self, row: &Row, at: Time, lately: &Lately) -> Vec<f32> {
-        let mut inputs = vec![0.0; SPANS * self.groups.len()];
+    /// The row's own numbers, then what was left over lately, by slot: a group keeps the slot that it
+    /// came with first.
+    fn wide(&mut self, x: &[f32], row: &Row, at: Time, lately: &Lately) -> Vec<f32> {
+        let mut inputs = Vec::with_capacity(PLAIN_MAX + SPANS * GROUPS_MAX);
+        inputs.push(1.0);
+        let own = self.names.iter().zip(x.iter().skip(1)).filter(|(input, _)| !input.encoded);
+        inputs.extend(own.map(|(_, value)| *value).take(PLAIN_MAX - 1));
+        inputs.resize(PLAIN_MAX + SPANS * self.groups.len(), 0.0);
         for (name, place) in &row.groups {
             let slot = match self.groups.iter().position(|other| other == name) {
                 Some(slot) => slot,
                 None if self.groups.len() >= GROUPS_MAX => continue,
                 None => {
                     self.groups.push(*name);
-                    inputs.resize(SPANS * self.groups.len(), 0.0);
+                    inputs.resize(PLAIN_MAX + SPANS * self.groups.len(), 0.0);
                     self.groups.len() - 1
                 }
             };
-            for (input, mean) in inputs.iter_mut().skip(SPANS * slot).zip(lately.means(*place, at)) {
+            for (input, mean) in
+                inputs.iter_mut().skip(PLAIN_MAX + SPANS * slot).zip(lately.means(*place, at))
+            {
                 *input = mean as f32;
             }
         }
@@ -248,8 +272,8 @@ impl Model {
         let Ground { last_value, anchor, unit } = ground;
         let value_of = |change: f64| anchor + unit * change.clamp(-CHANGE_MAX, CHANGE_MAX);
         let x = lines(&inputs);
-        let left_over = self.left_over(row, at, lately);
-        let wide = wide(x, &left_over);
+        let wide = self.wide(x, row, at, lately);
+        let (plain, usual) = (self.plain.predict(plain(&wide)), self.usual.predict(&usual(&wide)));
         let experts = [
             last_value,
             value_of(self.rls.predict(x)),
@@ -293,7 +317,9 @@ impl Model {
             inputs,
             tokens: row.tokens.clone(),
             groups: row.groups.iter().map(|(_, place)| *place).collect(),
-            lately: left_over,
+            lately: wide,
+            plain,
+            usual,
             ..Prediction::default()
         }
     }
@@ -337,10 +363,15 @@ impl Model {
             self.rls.fit(x, change);
         }
         if settings.active.get(settings::LATELY) == Some(&true) {
-            self.lately.fit_robust(&wide(x, &prediction.lately), change);
-            let plain = prediction.experts.get(settings::RLS).copied().unwrap_or(prediction.anchor);
+            let wide = &prediction.lately;
+            self.plain.fit_robust(plain(wide), change);
+            self.usual.fit_robust(&usual(wide), change);
+            self.lately.fit_robust(wide, change);
+            let at = prediction.due;
+            let of = prediction.at.after(Span(at.since(prediction.at).0 / 2));
+            let (short, long) = (change - prediction.usual, change - prediction.plain);
             for place in &prediction.groups {
-                lately.learn(*place, prediction.due, (truth - plain) / unit);
+                lately.learn(*place, Residual { of, at, short, long });
             }
         }
         if settings.active.get(settings::MEDIAN) == Some(&true) {
@@ -371,12 +402,16 @@ impl Model {
     }
 }
 
-/// What was left over lately, then what all lines take: that may grow.
-fn wide(x: &[f32], left_over: &[f32]) -> Vec<f32> {
-    let mut all = vec![0.0; SPANS * GROUPS_MAX];
-    all.iter_mut().zip(left_over).for_each(|(place, mean)| *place = *mean);
-    all.extend_from_slice(x);
-    all
+/// The row's own numbers.
+fn plain(wide: &[f32]) -> &[f32] {
+    wide.get(..PLAIN_MAX).unwrap_or(wide)
+}
+
+/// The row's own numbers, and the long means of what they left over.
+fn usual(wide: &[f32]) -> Vec<f32> {
+    let (plain, groups) = wide.split_at_checked(PLAIN_MAX).unwrap_or((wide, &[]));
+    let long = groups.chunks(SPANS).flat_map(|spans| spans.iter().skip(SHORT));
+    plain.iter().chain(long).copied().collect()
 }
 
 /// What of a prediction's inputs all lines take.

@@ -33,8 +33,11 @@ pub struct Prediction {
     pub tokens: Vec<u16>,
     /// Of what the row is one, for what was left over lately: places.
     pub groups: Vec<u16>,
-    /// What was left over lately, as the line saw it: by slot, for each time constant.
+    /// The row's numbers and what was left over lately, as the lines saw them (see `model::wide`).
     pub lately: Vec<f32>,
+    /// What the line on the row's numbers said, and the one that knows the long means too: changes.
+    pub plain: f64,
+    pub usual: f64,
 }
 
 impl Prediction {
@@ -52,6 +55,8 @@ impl Prediction {
             self.step,
             self.word.sure,
             self.word.lean,
+            self.plain,
+            self.usual,
         ];
         pack::floats(out, &plain);
         pack::floats(out, &self.weights);
@@ -72,7 +77,7 @@ impl Prediction {
     pub fn unpack(bytes: &[u8]) -> Option<Prediction> {
         let mut from = Unpack(bytes);
         let [at, due, number] = [from.word()?, from.word()?, from.word()?];
-        let [last_value, value, low, high, anchor, unit, step, sure, lean] = from.floats()?;
+        let [last_value, value, low, high, anchor, unit, step, sure, lean, plain, usual] = from.floats()?;
         let (weights, experts) = (from.floats()?, from.floats()?);
         let there = from.byte()?;
         let probability = if there & 1 != 0 { Some(from.float()?) } else { None };
@@ -108,6 +113,8 @@ impl Prediction {
             tokens,
             groups,
             lately,
+            plain,
+            usual,
         })
     }
 }

@@ -8,7 +8,7 @@ use dunlin_protocol::event::Event;
 use dunlin_protocol::time::Time;
 use serde_json::{Map, Value};
 
-use super::cells::{cell_of, named, text};
+use super::cells::{cell_of, named, place_of, text};
 use super::lately::GROUPS_MAX;
 use super::series::Series;
 
@@ -16,6 +16,8 @@ const HOUR: f64 = 3_600_000.0;
 const DAY: f64 = 24.0 * HOUR;
 /// Fields of each kind that take part in crosses.
 const CROSSED: usize = 3;
+/// Categories whose rows are groups.
+const GROUPED: usize = 4;
 /// Cells of a row at most.
 const TOKENS_MAX: usize = 32;
 /// Beyond, a number counts as missing: its square must stay finite.
@@ -28,7 +30,7 @@ pub struct Row {
     pub tokens: Vec<u16>,
     /// Tokens whose cell's means are inputs of the lines as well.
     pub encoded: Vec<(u64, u16)>,
-    /// What is remembered of lately: categories, pairs of them, and all together.
+    /// What is remembered of lately: categories, pairs of them, each at its hour, and all together.
     pub groups: Vec<(u64, u16)>,
     parts: Parts,
 }
@@ -46,7 +48,8 @@ pub struct Context<'a> {
     pub unit: f64,
     /// The horizon, or a day: the measure of distances in time.
     pub span: f64,
-    /// Whether `value` is an observation of this event's key at this very time.
+    /// Whether there is a path to tell of: something was seen, and if its values are labels of rows, the
+    /// rows have a key.
     pub path: bool,
 }
 
@@ -149,7 +152,7 @@ impl Maker<'_> {
             self.path(event.time, day, parts);
         }
         self.crosses(parts);
-        self.groups(parts);
+        self.groups(hour, parts);
     }
 
     fn field(&mut self, name: &str, value: Option<&Value>, now: Time, key: &str, parts: &mut Parts) {
@@ -246,14 +249,17 @@ impl Maker<'_> {
     fn group(&mut self, kind: u64, parts: &[u64]) {
         if self.row.groups.len() < GROUPS_MAX {
             let name = named(const { text("lately") }, kind);
-            self.row.groups.push((name, cell_of(self.context.seed, name, parts)));
+            self.row.groups.push((name, place_of(self.context.seed, name, parts)));
         }
     }
 
-    fn groups(&mut self, parts: &Parts) {
+    fn groups(&mut self, hour: u64, parts: &Parts) {
+        let at_hour = const { text("at its hour") };
         self.group(const { text("all") }, &[]);
-        let mut rest = parts.categories.get(..CROSSED).unwrap_or(&parts.categories);
+        let mut rest = parts.categories.get(..GROUPED).unwrap_or(&parts.categories);
         rest.iter().for_each(|(name, category)| self.group(*name, &[*category]));
+        self.group(at_hour, &[hour]);
+        rest.iter().for_each(|(name, category)| self.group(named(at_hour, *name), &[*category, hour]));
         while let Some(((name, category), others)) = rest.split_first() {
             for (other, with) in others {
                 self.group(named(*name, *other), &[*category, *with]);
