@@ -45,7 +45,7 @@ impl Operator for Learn {
         let mut handled = Handled::default();
         let Learn { settings, cache, row } = self;
         cache.read_model(settings, state).map_err(unreadable)?;
-        let Cache { model: Some(model), cells, lately, keys } = &mut *cache else { return Ok(handled) };
+        let Cache { model: Some(model), cells, lately, keys, .. } = &mut *cache else { return Ok(handled) };
         for (index, invoked) in batch.iter().enumerate() {
             let event = &invoked.placed.event;
             let cause = index as u32;

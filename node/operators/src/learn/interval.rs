@@ -4,8 +4,6 @@
 //! Outcomes come late: a level that moved fast would hear of its own step only after many more
 //! predictions, and swing. So the more predictions lay between, the slower it moves.
 
-use std::collections::VecDeque;
-
 use serde::{Deserialize, Serialize};
 
 /// Residuals that are remembered: every one at first, then each eighth, since neighbours are alike.
@@ -17,10 +15,13 @@ const RATE_IN_DELAY: f64 = 1.0;
 /// A level above one widens beyond the largest residual that is remembered.
 const LEVEL_MAX: f64 = 2.0;
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Residuals {
-    recent: VecDeque<f64>,
+    /// A ring, once it is full: the next one takes the place of the oldest.
+    recent: Vec<f64>,
+    oldest: usize,
     /// The same, ascending.
+    #[serde(skip)]
     sorted: Vec<f64>,
     level: f64,
     coverage: f64,
@@ -29,7 +30,13 @@ pub struct Residuals {
 
 impl Residuals {
     pub fn new(coverage: f64) -> Residuals {
-        Residuals { recent: VecDeque::new(), sorted: Vec::new(), level: coverage, coverage, seen: 0 }
+        Residuals { level: coverage, coverage, ..Residuals::default() }
+    }
+
+    /// Makes what is not stored.
+    pub fn restore(&mut self) {
+        self.sorted.clone_from(&self.recent);
+        self.sorted.sort_unstable_by(f64::total_cmp);
     }
 
     pub fn seen(&self) -> u64 {
@@ -63,9 +70,11 @@ impl Residuals {
         if self.recent.len() >= RECENT && !self.seen.is_multiple_of(STRIDE) {
             return;
         }
-        if self.recent.len() >= RECENT
-            && let Some(old) = self.recent.pop_front()
-        {
+        if self.recent.len() < RECENT {
+            self.recent.push(residual);
+        } else if let Some(place) = self.recent.get_mut(self.oldest) {
+            let old = core::mem::replace(place, residual);
+            self.oldest = (self.oldest + 1) % RECENT;
             let at = self.sorted.partition_point(|other| other.total_cmp(&old).is_lt());
             if at < self.sorted.len() {
                 self.sorted.remove(at);
@@ -73,13 +82,13 @@ impl Residuals {
         }
         let at = self.sorted.partition_point(|other| other.total_cmp(&residual).is_lt());
         self.sorted.insert(at, residual);
-        self.recent.push_back(residual);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::VecDeque;
 
     /// The share of outcomes inside, where each is known `delay` predictions later.
     #[track_caller]
@@ -99,7 +108,9 @@ mod tests {
         }
         let share = f64::from(inside) / 10_000.0;
         assert!((share - 0.8).abs() < 0.03, "{share} at a delay of {delay}");
-        assert_eq!(residuals.recent.len(), residuals.sorted.len());
+        let mut restored = residuals.clone();
+        restored.restore();
+        assert_eq!(restored.sorted, residuals.sorted);
     }
 
     #[test]

@@ -7,7 +7,7 @@
 //! | file | what |
 //! | --- | --- |
 //! | `function` | the operator: batches in, predictions and scores out |
-//! | `store`, `keys`, `pack` | keyed state: layout and versions; what is kept between batches; bytes |
+//! | `store`, `pages`, `keys`, `pack` | keyed state: layout and versions; what changed of the model; what is kept between batches; bytes |
 //! | `row`, `series`, `record` | an event as numbers and tokens; a key's own path; the same for people |
 //! | `model`, `prediction` | all experts of a share, their combination, what they learn; what waits |
 //! | `rls`, `median`, `classes`, `cells` | recursive least squares, median line, classes of change |
@@ -26,6 +26,7 @@ mod lately;
 mod median;
 mod model;
 pub(crate) mod pack;
+mod pages;
 mod payload;
 mod prediction;
 mod record;

@@ -4,7 +4,9 @@
 //! last value (and the unit that value, while all values are positive); for a label of the same row
 //! it is the labels' mean. Cells live beside the model, each in its own entry of state.
 
+use bytes::Bytes;
 use dunlin_protocol::time::{Span, Time};
+use dunlin_protocol::wire::codec;
 use serde::{Deserialize, Serialize};
 
 use super::cells::{Cell, Cells};
@@ -18,7 +20,10 @@ use super::rls::{Line, logit, sigmoid};
 use super::row::Row;
 use super::scores::Scores;
 use super::settings::{self, Settings};
+use super::store::Unreadable;
 
+/// Parts that the model is written in.
+pub const PARTS: usize = 4;
 /// Numbers that the lines take at most, the constant included. Later names are left out.
 const INPUTS_MAX: usize = 32;
 /// Numbers that the lines on what was left over take at most, the constant included.
@@ -58,11 +63,14 @@ pub struct Model {
     logistic: Line,
     reader: Reader,
     hedge: Hedge,
+    #[serde(skip)]
     residuals: Residuals,
     /// How far values strayed before any prediction was due.
+    #[serde(skip)]
     early: Residuals,
     /// Predictions made.
     made: u64,
+    #[serde(skip)]
     pub scores: Scores,
     /// Predictions of same-row labels that wait, the next one's number, and the first due time.
     pub waiting: u64,
@@ -149,6 +157,22 @@ impl Model {
             next_id: 0,
             first_due: Time::MAX,
         }
+    }
+
+    /// As bytes, in parts: in all but the first, an event changes little.
+    pub fn pack(&self) -> [Bytes; PARTS] {
+        let Model { residuals, early, scores, .. } = self;
+        [codec::encode(self), codec::encode(residuals), codec::encode(early), codec::encode(scores)]
+    }
+
+    pub fn unpack([rest, residuals, early, scores]: [&[u8]; PARTS]) -> Result<Model, Unreadable> {
+        fn read<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, Unreadable> {
+            codec::decode(bytes).map_err(|error| Unreadable(error.to_string()))
+        }
+        let (mut residuals, mut early): (Residuals, Residuals) = (read(residuals)?, read(early)?);
+        residuals.restore();
+        early.restore();
+        Ok(Model { residuals, early, scores: read(scores)?, ..read(rest)? })
     }
 
     /// A value of the target, or a label that is now known.

@@ -3,7 +3,7 @@
 //! | key | value |
 //! | --- | --- |
 //! | the event's key | the key's path as a JSON object, for people too (see `record`) |
-//! | 0 `m` | the model |
+//! | 0 `m` part page | the model, in pages |
 //! | 0 `c` number | a cell |
 //! | 0 `l` number | what was left over lately, of a group |
 //! | 0 `w` key | which of the key's predictions wait: the next number, then due and number of each |
@@ -12,22 +12,22 @@
 //! | 0 `k` key | the path of a key that is empty or itself begins with a zero byte |
 //!
 //! What begins with a zero byte is the stage's own; its values begin with a version byte. Model,
-//! paths and cells are read once, kept, and written once per batch; waiting predictions go straight
+//! paths and cells are read once, kept, and what changed is written once per batch; waiting predictions go straight
 //! through.
 
 use bytes::Bytes;
 use dunlin_protocol::time::Time;
-use dunlin_protocol::wire::codec;
 
 use super::cells::Cells;
 use super::keys::Keys;
 use super::lately::Lately;
-use super::model::Model;
+use super::model::{Model, PARTS};
+use super::pages::Pages;
 use super::prediction::Prediction;
 use super::settings::Settings;
 use crate::operator::State;
 
-const VERSION: u8 = 4;
+const VERSION: u8 = 5;
 
 /// Why state could not be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -44,6 +44,8 @@ impl Unreadable {
 #[derive(Debug, Default)]
 pub struct Cache {
     pub model: Option<Model>,
+    /// The model as it stands in state.
+    pages: [Pages; PARTS],
     pub cells: Cells,
     pub lately: Lately,
     pub keys: Keys,
@@ -57,9 +59,20 @@ impl Cache {
     /// The model, in memory from here on.
     pub fn read_model(&mut self, settings: &Settings, state: &mut dyn State) -> Result<(), Unreadable> {
         if self.model.is_none() {
-            let model = match state.get(MODEL) {
-                Some(bytes) => codec::decode(body(&bytes)?).map_err(|error| Unreadable(error.to_string()))?,
-                None => Model::new(settings),
+            // Versions up to 4 wrote it in one piece.
+            if let Some(bytes) = state.get(&[0, b'm']) {
+                body(&bytes)?;
+            }
+            let mut there = false;
+            for (part, pages) in self.pages.iter_mut().enumerate() {
+                let read = Pages::read(part_name(part), state)?;
+                there |= read.is_some();
+                *pages = read.unwrap_or_default();
+            }
+            let model = if there {
+                Model::unpack(self.pages.each_ref().map(Pages::bytes))?
+            } else {
+                Model::new(settings)
             };
             self.model = Some(model);
         }
@@ -69,7 +82,9 @@ impl Cache {
     /// Writes what this batch changed.
     pub fn flush(&mut self, state: &mut dyn State) {
         if let Some(model) = &self.model {
-            put(state, MODEL, |out| out.extend_from_slice(&codec::encode(model)));
+            for (part, (pages, bytes)) in self.pages.iter_mut().zip(model.pack()).enumerate() {
+                pages.write(part_name(part), bytes, state);
+            }
         }
         self.keys.flush(state);
         self.cells.flush(state);
@@ -77,7 +92,9 @@ impl Cache {
     }
 }
 
-const MODEL: &[u8] = b"\0m";
+fn part_name(part: usize) -> [u8; 3] {
+    [0, b'm', part as u8]
+}
 
 /// Where a key's path stands.
 pub fn path_key(key: &Bytes) -> Bytes {
