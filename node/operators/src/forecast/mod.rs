@@ -37,3 +37,4 @@ mod settings;
 mod track;
 
 pub use function::Forecast;
+pub use rls::Rls;
