@@ -133,7 +133,7 @@ impl Run {
         let (events, actors) = self.judge()?;
         if self.scenario.climate.clock_off_ms > 0 {
             self.pass(IDLE);
-            checkers::idle::check(&self.world).map_err(Broken::NoProgress)?;
+            checkers::idle::check(&self.world, self.victim()).map_err(Broken::NoProgress)?;
         }
         self.try_at_end()?;
         self.unbroken()?;

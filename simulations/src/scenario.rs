@@ -154,7 +154,7 @@ const POWER: Climate = Climate { power_loss: true, ..Climate::FAIR };
 const CRASHES: Faults = Faults::NONE.with(Fault::Crash, 1_200);
 
 /// Every scenario by name; `swarm` is drawn anew for each seed.
-pub const SCENARIOS: [Scenario; 32] = [
+pub const SCENARIOS: [Scenario; 33] = [
     CALM,
     Scenario {
         name: "links",
@@ -290,6 +290,7 @@ pub const SCENARIOS: [Scenario; 32] = [
     },
     Scenario { name: "swarm", ..CALM },
     Scenario { name: "swarm-redeploys", ..CALM },
+    Scenario { name: "swarm-removals", ..CALM },
 ];
 
 const REDEPLOY: Scenario = Scenario {
@@ -307,6 +308,7 @@ impl Scenario {
         Some(match found.name {
             "swarm" => swarm::drawn(&mut chance),
             "swarm-redeploys" => swarm::drawn_with_redeploys(&mut chance),
+            "swarm-removals" => swarm::drawn_with_removal(&mut chance),
             _ => {
                 let climate = Climate {
                     latency_ms: chance.between(1, 12),

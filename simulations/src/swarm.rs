@@ -48,6 +48,14 @@ pub fn drawn_with_redeploys(chance: &mut Chance) -> Scenario {
     Scenario { name: "swarm-redeploys", trial: Trial::Redeploy, ..drawn(chance) }
 }
 
+/// The same, and the last node dies for good and is given up. Everything is kept: whoever takes over reads
+/// from the beginning of what is.
+pub fn drawn_with_removal(chance: &mut Chance) -> Scenario {
+    let scenario = drawn(chance);
+    let nodes = scenario.nodes.max(3);
+    Scenario { name: "swarm-removals", nodes, retention: "", trial: Trial::GiveUp, ..scenario }
+}
+
 /// One of these values once in three times, else 0.
 fn maybe(chance: &mut Chance, values: &[u64]) -> u64 {
     let value = *chance.pick(values);

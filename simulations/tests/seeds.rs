@@ -28,7 +28,7 @@ fn check_all(seeds: Range<u64>, name: &str) {
 macro_rules! scenarios {
     ($($test:ident $name:literal)*) => {
         $(#[test] fn $test() { check_all(0..FRESH, $name); })*
-        const TESTED: &[&str] = &[$($name),*, "swarm", "swarm-redeploys"];
+        const TESTED: &[&str] = &[$($name),*, "swarm", "swarm-redeploys", "swarm-removals"];
     };
 }
 
@@ -78,6 +78,11 @@ fn swarm_second_hundred() {
 #[test]
 fn swarm_third_hundred() {
     check_all(200..300, "swarm");
+}
+
+#[test]
+fn swarm_of_removals() {
+    check_all(0..30, "swarm-removals");
 }
 
 #[test]

@@ -7,8 +7,9 @@ use dunlin_protocol::pipeline::plan::Role;
 
 use crate::world::World;
 
-pub fn check(world: &World) -> Result<(), String> {
-    for (place, past) in world.history.logs() {
+/// `removed`: a node that was given up; it is dead.
+pub fn check(world: &World, removed: Option<usize>) -> Result<(), String> {
+    for (place, past) in world.history.logs().filter(|((node, _), _)| Some(*node) != removed) {
         let LogName::Actor { pipeline, unit, .. } = &past.name else { continue };
         if unit.role != Role::Source || pipeline.as_str() != "sim" {
             continue;

@@ -29,12 +29,18 @@ pub struct Letters {
 
 /// `traps`: guests trapped at random, so that any event may have died. `again`: events of lost tails,
 /// which may have died twice, or died where nobody knows of it any more.
-pub fn check(world: &World, traps: bool, again: &BTreeSet<Numbered>) -> Result<Letters, String> {
+/// `removed`: a node that was given up; whoever took over decided anew on what was dead there.
+pub fn check(
+    world: &World,
+    traps: bool,
+    again: &BTreeSet<Numbered>,
+    removed: Option<usize>,
+) -> Result<Letters, String> {
     let mut poison = BTreeSet::new();
     let mut written: BTreeMap<(String, Numbered), BTreeSet<LetterId>> = BTreeMap::new();
     let mut replayed = BTreeSet::new();
     let mut moved = BTreeSet::new();
-    for (_, past) in world.history.logs() {
+    for ((node, _), past) in world.history.logs() {
         let LogName::Actor { pipeline, .. } = &past.name else { continue };
         if pipeline.as_str() != "sim" {
             continue;
@@ -55,6 +61,9 @@ pub fn check(world: &World, traps: bool, again: &BTreeSet<Numbered>) -> Result<L
                     for letter in &commit.dead {
                         let Some(number) = number_of(&letter.event) else { continue };
                         check_cause(letter, &number, traps)?;
+                        if Some(*node) == removed {
+                            continue;
+                        }
                         written.entry((letter.stage.clone(), number)).or_default().insert(letter.id);
                     }
                 }

@@ -20,7 +20,10 @@ impl Run {
         let theirs = self.of_the_removed();
         let entered: BTreeSet<_> = entered.difference(&theirs).cloned().collect();
         let again: BTreeSet<_> = match self.scenario.may_lose() {
-            true => checkers::tail::lost(self.world.history.lost.values().flatten()),
+            true => checkers::tail::lost(self.world.history.lost.values().flatten())
+                .union(&theirs)
+                .cloned()
+                .collect(),
             false => theirs,
         };
         let gone = checkers::tail::gone(&self.world, &again);
@@ -33,7 +36,8 @@ impl Run {
             }
         };
         let traps = self.scenario.climate.traps > 0;
-        let letters = checkers::letters::check(&self.world, traps, &again).map_err(Broken::Promise)?;
+        let letters =
+            checkers::letters::check(&self.world, traps, &again, self.victim()).map_err(Broken::Promise)?;
         if self.moved > letters.moved && !self.scenario.may_lose() {
             return Err(Broken::Promise(format!(
                 "{} letters were said to be moved, {} were",

@@ -56,7 +56,8 @@ impl Run {
         if self.wounded.is_empty() {
             return Ok(());
         }
-        for node in 0..self.scenario.nodes {
+        let victim = self.victim();
+        for node in (0..self.scenario.nodes).filter(|node| Some(*node) != victim) {
             self.world.start(node, Span(0));
         }
         self.pass(Span(1_000));
