@@ -142,6 +142,7 @@ fn what_is_not_there_and_what_is_wrong_usage_get_a_sentence() {
     let cases: &[(&[&str], &[&str])] = &[
         (&["publish", "nowhere/events", &file], &["no pipeline 'nowhere'"]),
         (&["publish", "here/event", &file], &["no source 'event'", "events"]),
+        (&["publish", "here/event", "/dev/null"], &["no source 'event'", "events"]),
         (&["publish", "here/events", "/no/such/file"], &["/no/such/file"]),
         (&["tail", "here/nothing"], &["nothing"]),
         (&["tail", "nowhere/seen"], &["nowhere"]),

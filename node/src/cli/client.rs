@@ -113,6 +113,11 @@ pub struct TargetArguments {
 pub enum TargetError {
     #[error("--node {0} is a multiaddr and needs --token: print one on a member with 'dunlin token'")]
     NeedsToken(String),
+    #[error(
+        "--node {0} needs the bearer token of that node: give it with --token (it is in the file 'bearer' of the node's \
+         data folder), or name the folder with --data"
+    )]
+    NeedsBearer(String),
     #[error("--token goes with --node: name the node that it is for")]
     NeedsNode,
     #[error(transparent)]
@@ -138,7 +143,12 @@ impl TargetArguments {
                 Ok(Target::Http { address: http_address(node), bearer: token.clone() })
             }
             (Some(node), None) => {
-                let bearer = data_folder::read_bearer(&self.folder()?)?;
+                let bearer = match data_folder::read_bearer(&self.folder()?) {
+                    Err(DataFolderError::NoNode(_)) if self.data.is_none() => {
+                        return Err(TargetError::NeedsBearer(node.clone()));
+                    }
+                    read => read?,
+                };
                 Ok(Target::Http { address: http_address(node), bearer })
             }
             (None, Some(_)) => Err(TargetError::NeedsNode),

@@ -56,9 +56,10 @@ pub fn main(wiring: Wiring) -> ExitCode {
                 return ExitCode::from(1);
             }
             eprintln!("dunlin: {error:#}");
-            let usage =
-                matches!(error.downcast_ref(), Some(TargetError::NeedsToken(_) | TargetError::NeedsNode))
-                    || error.downcast_ref::<WrongUsage>().is_some();
+            let usage = matches!(
+                error.downcast_ref(),
+                Some(TargetError::NeedsToken(_) | TargetError::NeedsBearer(_) | TargetError::NeedsNode)
+            ) || error.downcast_ref::<WrongUsage>().is_some();
             ExitCode::from(if usage { 2 } else { 1 })
         }
     }

@@ -64,6 +64,9 @@ pub fn publish(client: &dyn Client, arguments: PublishArguments, out: &Output) -
             bar.inc(bytes);
             bar.set_message(format!("{} acknowledged", publisher.acknowledged));
         }
+        if publisher.lines == 0 {
+            publisher.look()?;
+        }
         Ok(())
     })();
     bar.finish_and_clear();
@@ -148,6 +151,13 @@ impl<'a> Publisher<'a> {
         self.rejected += rejected.len() as u64;
         let text = |line: RejectedLine| format!("line {}: {}", before + line.line, line.reason);
         Ok(rejected.into_iter().take(room as usize).map(text).collect())
+    }
+
+    /// Nothing was there to send: whether the source is there is asked all the same.
+    fn look(&self) -> Result<(), Failure> {
+        let Place { pipeline, name: source } = self.source.clone();
+        let blank = Bytes::from_static(b"\n");
+        self.until_taken(Lines { pipeline, source, producer: None, log: None, lines: blank }).map(|_| ())
     }
 
     fn until_taken(&self, lines: Lines) -> Result<LinesTaken, Failure> {

@@ -129,7 +129,8 @@ impl Peer {
         };
         let log = subscription.log;
         let stalled = subscription.on_credit(total, received);
-        let reader = subscription.reader;
+        let (reader, sent) = (subscription.reader, subscription.sent());
+        let spent = !subscription.has_credit();
         if stalled {
             // What was sent got lost on the way: the reader subscribes again from what it has.
             self.unsubscribe(node, edge);
@@ -137,6 +138,13 @@ impl Peer {
         }
         if let Some(reader) = reader {
             self.reader_committed(node, log, reader, committed);
+        }
+        match self.logs.get(&log).map(|writer| writer.persisted().seq) {
+            // Who may be sent nothing hears all the same how far behind it is.
+            Some(head) if spent && head > sent.seq => {
+                self.send(node, Message::Batch { edge, after: sent, slices: Vec::new(), head }, effects);
+            }
+            Some(_) | None => {}
         }
         self.wake_reader(log, (node, edge));
     }
@@ -381,7 +389,15 @@ impl Peer {
             return self.send(node, Message::Unsubscribe { edge }, effects);
         };
         match reader.on_batch(after, slices, head, now) {
-            Taken::Known => {}
+            Taken::Known => {
+                let (owner, log, head) = (reader.owner, reader.log, reader.head);
+                if let Owner::Actor(actor) = owner
+                    && let Some(upstream) =
+                        self.actors.get_mut(&actor).and_then(|actor| actor.upstream.get_mut(&log))
+                {
+                    upstream.head = head;
+                }
+            }
             Taken::Gap => {
                 reader.lost();
                 self.speak(edge, effects);
