@@ -525,7 +525,7 @@ impl Actor {
             self.upstream.insert(*log, Upstream::new(edge, BTreeMap::new()).resumed(known.as_ref()));
         }
         let Some(upstream) = self.upstream.get_mut(log) else { return false };
-        if core::mem::replace(&mut upstream.forsaken, true) {
+        if !upstream.forsake(in_hand) {
             return false;
         }
         let mut at = upstream.delivered(in_hand);
@@ -536,7 +536,7 @@ impl Actor {
             // An advance to the very start would say that this log follows another.
             at.epoch = Epoch(1);
         }
-        upstream.end_at(at);
+        upstream.conclude(at);
         self.empty_since.get_or_insert(now);
         true
     }

@@ -29,7 +29,7 @@ pub struct Upstream {
     /// Why it cannot be read on, until it can.
     pub trouble: Option<String>,
     /// Its node was given up: nobody reads it any more.
-    pub(super) forsaken: bool,
+    forsaken: bool,
 }
 
 impl Upstream {
@@ -111,11 +111,17 @@ impl Upstream {
         Some((slice, self.mark.unwrap_or(Mark { watermark: Time(0), idle: true })))
     }
 
-    /// Nothing more comes behind `at`: a last slice without events says that it holds no watermark back.
-    pub fn end_at(&mut self, at: Position) {
-        self.head = at.seq;
+    /// Nothing more comes of it: it ends with what has come, and holds no watermark back. False: that is
+    /// known already.
+    pub(super) fn forsake(&mut self, in_hand: Position) -> bool {
+        self.head = self.delivered(in_hand).seq;
         self.trouble = None;
         self.aside = true;
+        !core::mem::replace(&mut self.forsaken, true)
+    }
+
+    /// A last slice without events: with it, a commit says how the log stands.
+    pub fn conclude(&mut self, at: Position) {
         self.queue.push_back(Slice { position: at, events: Vec::new(), mark: None, closed: None });
     }
 
@@ -171,6 +177,14 @@ mod tests {
     fn an_epoch_s_start_says_nothing_of_what_is_to_come() {
         let start = Slice { mark: None, ..slice(1, 0) };
         assert_eq!(heard(vec![start, slice(2, 8)], 102).lag(Position::START), 8 + 100 * 8);
+    }
+
+    #[test]
+    fn nothing_is_to_come_of_a_log_that_is_forsaken_also_when_nothing_came() {
+        let mut upstream = heard(vec![], 16);
+        assert!(upstream.forsake(Position::START));
+        assert_eq!((upstream.lag(Position::START), upstream.aside), (0, true));
+        assert!(!upstream.forsake(Position::START));
     }
 
     #[test]
