@@ -14,6 +14,7 @@ pub mod forecast;
 pub mod ingest;
 pub mod learn;
 pub mod memory_state;
+pub mod models;
 pub mod operator;
 mod payload;
 mod prescan;

@@ -1,0 +1,25 @@
+//! Models that learn row by row: each a file of its own, and none knows of events, keys or horizons.
+//!
+//! A row is a slice of numbers, always of the same things in the same order; what is no number, or
+//! beyond [`model::NUMBER_MAX`], is missing. A model says what it expects, then is told the outcome;
+//! both cost a bounded time, and its state has a bound too, named beside what happens there. Same rows
+//! in, same answers out, on every machine: no clock, and what is drawn is drawn from a seed by a hash.
+//! A model is kept as bytes that begin with a version (`state`).
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `model`, `state` | what a model can do; how it is kept |
+//! | `moments`, `standard` | mean and variance; rows in deviations from their running mean |
+//! | `linear` | a line by stochastic gradient: least squares or logistic |
+//! | `cuts`, `tree_regressor` | where a leaf may be split; a Hoeffding tree with a line in each leaf |
+//!
+//! Where River ships the same algorithm it is followed to the digit (`examples/river_rows.rs`).
+
+pub mod linear;
+pub mod model;
+pub mod standard;
+pub mod state;
+pub mod tree_regressor;
+
+mod cuts;
+mod moments;
