@@ -2,10 +2,14 @@
 //! the same ones after it was kept and read again.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may stop")]
+use dunlin_operators::models::crosses::Crosses;
+use dunlin_operators::models::forest::{ForestClassifier, ForestRegressor};
 use dunlin_operators::models::linear::{Linear, Logistic};
 use dunlin_operators::models::model::{Classifier, Regressor};
+use dunlin_operators::models::patches::PatchesClassifier;
 use dunlin_operators::models::standard::Standardised;
 use dunlin_operators::models::state::Kept;
+use dunlin_operators::models::tree_classifier::TreeClassifier;
 use dunlin_operators::models::tree_regressor::TreeRegressor;
 
 const INPUTS: u64 = 5;
@@ -122,4 +126,17 @@ fn the_line() {
 fn the_tree() {
     regressor(TreeRegressor::new);
     regressor(|| Standardised::new(TreeRegressor::new()));
+    classifier(TreeClassifier::new);
+}
+
+#[test]
+fn the_forests() {
+    regressor(|| ForestRegressor::new(INPUTS as usize, 1));
+    classifier(|| ForestClassifier::new(INPUTS as usize, 1));
+    classifier(|| PatchesClassifier::new(INPUTS as usize, 1));
+}
+
+#[test]
+fn the_pairs() {
+    classifier(|| Crosses::new(1));
 }

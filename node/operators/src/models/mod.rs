@@ -11,15 +11,28 @@
 //! | `model`, `state` | what a model can do; how it is kept |
 //! | `moments`, `standard` | mean and variance; rows in deviations from their running mean |
 //! | `linear` | a line by stochastic gradient: least squares or logistic |
-//! | `cuts`, `tree_regressor` | where a leaf may be split; a Hoeffding tree with a line in each leaf |
+//! | `cuts`, `tree_regressor` | where a leaf may be cut; a Hoeffding tree for numbers |
+//! | `bells`, `tree_classifier` | the same for yes or no |
+//! | `mondrian`, `forest` | a tree grown by chance, all its prunings weighed; forests of them |
+//! | `patches`, `adwin` | a forest of Hoeffding trees that replaces those that err; whether a mean has changed |
+//! | `crosses` | a logistic line over values and pairs of them, hashed |
+//! | `draw` | numbers as if by chance, from a seed |
 //!
 //! Where River ships the same algorithm it is followed to the digit (`examples/river_rows.rs`).
 
+pub mod adwin;
+pub mod crosses;
+pub mod forest;
 pub mod linear;
 pub mod model;
+pub mod patches;
 pub mod standard;
 pub mod state;
+pub mod tree_classifier;
 pub mod tree_regressor;
 
+mod bells;
 mod cuts;
+mod draw;
 mod moments;
+mod mondrian;
