@@ -3,10 +3,13 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may stop")]
 use dunlin_operators::models::crosses::Crosses;
+use dunlin_operators::models::diagonal::Diagonal;
+use dunlin_operators::models::elman::Elman;
 use dunlin_operators::models::forest::{ForestClassifier, ForestRegressor};
 use dunlin_operators::models::linear::{Linear, Logistic};
 use dunlin_operators::models::model::{Classifier, Regressor};
 use dunlin_operators::models::patches::PatchesClassifier;
+use dunlin_operators::models::recurrent::{Net, Recurrent};
 use dunlin_operators::models::standard::Standardised;
 use dunlin_operators::models::state::Kept;
 use dunlin_operators::models::tree_classifier::TreeClassifier;
@@ -139,4 +142,29 @@ fn the_forests() {
 #[test]
 fn the_pairs() {
     classifier(|| Crosses::new(1));
+}
+
+#[track_caller]
+fn network<N: Net + Kept>(make: impl Fn() -> N) {
+    for (name, stream) in STREAMS {
+        let (mut model, mut other) = (Recurrent::new(make()), Recurrent::new(make()));
+        for i in 0..2500 {
+            let (row, outcome) = stream(i);
+            for model in [&mut model, &mut other] {
+                model.step(&row);
+                assert!(model.says().is_finite(), "{name}, row {i}: {model:?}");
+                model.learn(outcome);
+            }
+            if i == 1500 {
+                other = Recurrent::<N>::unpack(&other.pack()).unwrap();
+            }
+        }
+        assert_eq!(model.pack(), other.pack(), "{name}");
+    }
+}
+
+#[test]
+fn the_networks() {
+    network(|| Elman::new(INPUTS as usize, 8, 1));
+    network(|| Diagonal::new(INPUTS as usize, 8, 1));
 }

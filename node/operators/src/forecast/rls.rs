@@ -69,6 +69,11 @@ impl Rls {
         self.horizons.iter().map(|horizon| dot(&horizon.weights, x))
     }
 
+    /// A horizon's coefficients.
+    pub fn weights(&self, horizon: usize) -> &[f64] {
+        self.horizons.get(horizon).map_or(&[], |horizon| &horizon.weights)
+    }
+
     /// Takes a new origin's inputs in; the gain waits with the origin for its outcomes.
     pub fn gain(&mut self, x: &[f64]) -> Vec<f64> {
         let mut gain = vec![0.0; self.inputs];

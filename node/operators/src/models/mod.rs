@@ -16,16 +16,21 @@
 //! | `mondrian`, `forest` | a tree grown by chance, all its prunings weighed; forests of them |
 //! | `patches`, `adwin` | a forest of Hoeffding trees that replaces those that err; whether a mean has changed |
 //! | `crosses` | a logistic line over values and pairs of them, hashed |
+//! | `recurrent`, `steps` | networks that remember, a line on them; steps down a gradient |
+//! | `elman`, `diagonal` | units that see each other; units that each remember by themselves |
 //! | `draw` | numbers as if by chance, from a seed |
 //!
 //! Where River ships the same algorithm it is followed to the digit (`examples/river_rows.rs`).
 
 pub mod adwin;
 pub mod crosses;
+pub mod diagonal;
+pub mod elman;
 pub mod forest;
 pub mod linear;
 pub mod model;
 pub mod patches;
+pub mod recurrent;
 pub mod standard;
 pub mod state;
 pub mod tree_classifier;
@@ -36,3 +41,4 @@ mod cuts;
 mod draw;
 mod moments;
 mod mondrian;
+mod steps;
