@@ -6,6 +6,7 @@ use dunlin_operators::models::crosses::Crosses;
 use dunlin_operators::models::diagonal::Diagonal;
 use dunlin_operators::models::elman::Elman;
 use dunlin_operators::models::forest::{ForestClassifier, ForestRegressor};
+use dunlin_operators::models::half_space::HalfSpaceTrees;
 use dunlin_operators::models::linear::{Linear, Logistic};
 use dunlin_operators::models::model::{Classifier, Regressor};
 use dunlin_operators::models::patches::PatchesClassifier;
@@ -167,4 +168,23 @@ fn network<N: Net + Kept>(make: impl Fn() -> N) {
 fn the_networks() {
     network(|| Elman::new(INPUTS as usize, 8, 1));
     network(|| Diagonal::new(INPUTS as usize, 8, 1));
+}
+
+#[test]
+fn the_half_spaces() {
+    for (name, stream) in STREAMS {
+        let mut trees = HalfSpaceTrees::new(INPUTS as usize, 1);
+        let mut other = trees.clone();
+        for i in 0..2500 {
+            let (row, _) = stream(i);
+            let score = trees.score(&row);
+            assert!((0.0..=1.0).contains(&score), "{name}, row {i}: {score}");
+            trees.learn(&row);
+            other.learn(&row);
+            if i == 1500 {
+                other = HalfSpaceTrees::unpack(&other.pack()).unwrap();
+            }
+        }
+        assert_eq!(trees.pack(), other.pack(), "{name}");
+    }
 }

@@ -18,6 +18,7 @@
 //! | `crosses` | a logistic line over values and pairs of them, hashed |
 //! | `recurrent`, `steps` | networks that remember, a line on them; steps down a gradient |
 //! | `elman`, `diagonal` | units that see each other; units that each remember by themselves |
+//! | `half_space` | how strange a row is |
 //! | `draw` | numbers as if by chance, from a seed |
 //!
 //! Where River ships the same algorithm it is followed to the digit (`examples/river_rows.rs`).
@@ -27,6 +28,7 @@ pub mod crosses;
 pub mod diagonal;
 pub mod elman;
 pub mod forest;
+pub mod half_space;
 pub mod linear;
 pub mod model;
 pub mod patches;

@@ -1,0 +1,194 @@
+//! How strange a row is: how few rows have lately lain where it lies (half-space trees: Tan, Ting and
+//! Liu, "Fast anomaly detection for streaming data", 2011).
+//!
+//! Each tree halves a box of space again and again, along inputs that are drawn before any row is
+//! seen, and counts rows in each half, window by window: rows are judged by the window before. Inputs
+//! are laid into the box by their running mean and deviation. Unlike the paper, trees are averaged by
+//! the logarithm of what they count, so that a tree that has cut off a row weighs more than one that
+//! has never looked at the input by which it is strange.
+
+use serde::{Deserialize, Serialize};
+
+use super::draw::Draws;
+use super::model::known;
+use super::standard::Standard;
+use super::state::Kept;
+
+const TREES: usize = 25;
+/// Halvings from the root to a leaf.
+const DEPTH: usize = 8;
+/// Rows of a window.
+const WINDOW: u32 = 250;
+/// A node with fewer rows than this in the window before is not looked below.
+const FEW: u32 = WINDOW / 10;
+/// Deviations from the mean at which the box ends. What lies beyond lies at its wall.
+const REACH: f64 = 4.0;
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct HalfSpaceTrees {
+    standard: Standard,
+    trees: Vec<Tree>,
+    /// Rows of this window so far, and windows that are full.
+    rows: u32,
+    windows: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Tree {
+    /// Where each inner node is cut; the children of node i are 2 i + 1 and 2 i + 2.
+    cuts: Vec<Cut>,
+    /// Rows of the window before, and of this one, by node.
+    before: Vec<u32>,
+    now: Vec<u32>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+struct Cut {
+    input: u32,
+    value: f64,
+}
+
+impl Tree {
+    fn new(inputs: usize, draws: &mut Draws) -> Tree {
+        let nodes = (1 << (DEPTH + 1)) - 1;
+        let mut tree = Tree { cuts: Vec::new(), before: vec![0; nodes], now: vec![0; nodes] };
+        // A box around a middle of its own in each input, so that trees cut at different places.
+        let space: Vec<[f64; 2]> = (0..inputs)
+            .map(|_| {
+                let middle = (2.0 * draws.part() - 1.0) * REACH / 3.0;
+                let half = (middle - REACH).abs().max((middle + REACH).abs());
+                [middle - half, middle + half]
+            })
+            .collect();
+        // Level by level; each node's box is halved along an input that is drawn.
+        let mut level = vec![space];
+        for _ in 0..DEPTH {
+            let mut below = Vec::with_capacity(2 * level.len());
+            for space in level {
+                let input = (draws.part() * inputs as f64) as usize;
+                let [from, to] = space.get(input).copied().unwrap_or_default();
+                let value = f64::midpoint(from, to);
+                tree.cuts.push(Cut { input: input as u32, value });
+                let half = |bounds| {
+                    let mut half = space.clone();
+                    half.get_mut(input).into_iter().for_each(|place| *place = bounds);
+                    half
+                };
+                below.extend([half([from, value]), half([value, to])]);
+            }
+            level = below;
+        }
+        tree
+    }
+
+    /// The nodes from the root to the row's leaf.
+    fn path<'a>(&'a self, row: &'a [f64]) -> impl Iterator<Item = usize> + 'a {
+        let next = |at: &usize| {
+            let Cut { input, value } = self.cuts.get(*at)?;
+            let right = match row.get(*input as usize) {
+                Some(x) if !x.is_nan() => x >= value,
+                // A missing input goes where most have gone.
+                _ => self.now.get(2 * at + 1) < self.now.get(2 * at + 2),
+            };
+            Some(2 * at + 1 + usize::from(right))
+        };
+        core::iter::successors(Some(0), next)
+    }
+}
+
+impl HalfSpaceTrees {
+    /// `inputs`: numbers of a row.
+    pub fn new(inputs: usize, seed: u64) -> HalfSpaceTrees {
+        let mut draws = Draws::new(seed, 2);
+        let trees = (0..TREES).map(|_| Tree::new(inputs, &mut draws)).collect();
+        HalfSpaceTrees { standard: Standard::default(), trees, rows: 0, windows: 0 }
+    }
+
+    fn place(&self, row: &[f64]) -> Vec<f64> {
+        let row: Vec<f64> = row.iter().map(|value| known(*value).unwrap_or(f64::NAN)).collect();
+        self.standard.of(&row).into_iter().map(|value| value.clamp(-REACH, REACH)).collect()
+    }
+
+    /// From 0, where most rows lie, to 1, where none does; 0 until a window is full.
+    pub fn score(&self, row: &[f64]) -> f64 {
+        if self.windows == 0 {
+            return 0.0;
+        }
+        let row = self.place(row);
+        let mut sum = 0.0;
+        for tree in &self.trees {
+            let mut size = 1.0;
+            let mut mass = 0.0;
+            for at in tree.path(&row) {
+                let rows = tree.before.get(at).copied().unwrap_or(0);
+                // As if all space were as full as this half.
+                mass = f64::from(rows) * size;
+                size *= 2.0;
+                if rows < FEW {
+                    break;
+                }
+            }
+            sum += (1.0 + mass).ln();
+        }
+        // A row in a leaf with a tenth of the window's rows counts as common as can be.
+        let most = f64::from(WINDOW) * f64::from(1u32 << DEPTH) / 10.0;
+        1.0 - (sum / self.trees.len().max(1) as f64 / (1.0 + most).ln()).min(1.0)
+    }
+
+    pub fn learn(&mut self, row: &[f64]) {
+        self.standard.learn(row);
+        let row = self.place(row);
+        for tree in &mut self.trees {
+            let path: Vec<usize> = tree.path(&row).collect();
+            for at in path {
+                tree.now.get_mut(at).into_iter().for_each(|rows| *rows += 1);
+            }
+        }
+        self.rows += 1;
+        if self.rows == WINDOW {
+            for tree in &mut self.trees {
+                core::mem::swap(&mut tree.before, &mut tree.now);
+                tree.now.fill(0);
+            }
+            self.rows = 0;
+            self.windows = self.windows.saturating_add(1);
+        }
+    }
+}
+
+impl Kept for HalfSpaceTrees {
+    const VERSION: u8 = 1;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn common(draws: &mut Draws) -> [f64; 3] {
+        let near = |draws: &mut Draws| (0..6).map(|_| draws.part()).sum::<f64>() - 3.0;
+        [10.0 + near(draws), 1e6 * near(draws), near(draws) - 4.0]
+    }
+
+    #[test]
+    fn a_row_far_from_all_others_is_strange() {
+        let (mut trees, mut draws) = (HalfSpaceTrees::new(3, 1), Draws::new(6, 6));
+        for _ in 0..2000 {
+            trees.learn(&common(&mut draws));
+        }
+        let mut scores: Vec<f64> = (0..500).map(|_| trees.score(&common(&mut draws))).collect();
+        scores.sort_unstable_by(f64::total_cmp);
+        for far in [[20.0, 0.0, -4.0], [10.0, 7e6, -4.0], [13.5, -3e6, -8.0], [1e90, 0.0, 0.0]] {
+            let score = trees.score(&far);
+            assert!(score > scores[475], "{score} of {far:?}, beside {}", scores[475]);
+        }
+        assert!((0.0..=1.0).contains(&trees.score(&[f64::NAN, 1.0])));
+        assert_eq!(HalfSpaceTrees::unpack(&trees.pack()).unwrap(), trees);
+    }
+
+    #[test]
+    fn nothing_is_strange_before_a_window_is_full() {
+        let mut trees = HalfSpaceTrees::new(1, 1);
+        (0..100).for_each(|i| trees.learn(&[f64::from(i % 3)]));
+        assert_eq!(trees.score(&[1e9]), 0.0);
+    }
+}
