@@ -175,12 +175,21 @@ mod tests {
         for _ in 0..2000 {
             trees.learn(&common(&mut draws));
         }
-        let mut scores: Vec<f64> = (0..500).map(|_| trees.score(&common(&mut draws))).collect();
-        scores.sort_unstable_by(f64::total_cmp);
-        for far in [[20.0, 0.0, -4.0], [10.0, 7e6, -4.0], [13.5, -3e6, -8.0], [1e90, 0.0, 0.0]] {
-            let score = trees.score(&far);
-            assert!(score > scores[475], "{score} of {far:?}, beside {}", scores[475]);
+        let usual: Vec<f64> = (0..500).map(|_| trees.score(&common(&mut draws))).collect();
+        // Eight deviations away in one input, as usual in the others.
+        let far = |input: usize, draws: &mut Draws| {
+            let mut row = common(draws);
+            row[input] += [6.0, -6e6, 6.0][input];
+            trees.score(&row)
+        };
+        for input in 0..3 {
+            let strange: Vec<f64> = (0..200).map(|_| far(input, &mut draws)).collect();
+            let above = |score: &f64| usual.iter().filter(|other| score > other).count();
+            let auc = strange.iter().map(above).sum::<usize>() as f64 / (200.0 * 500.0);
+            assert!(auc > 0.9, "{auc} by input {input}");
         }
+        let everywhere = trees.score(&[1e90, -1e90, 1e90]);
+        assert!(usual.iter().all(|score| *score < everywhere), "{everywhere}");
         assert!((0.0..=1.0).contains(&trees.score(&[f64::NAN, 1.0])));
         assert_eq!(HalfSpaceTrees::unpack(&trees.pack()).unwrap(), trees);
     }
