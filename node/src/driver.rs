@@ -4,8 +4,9 @@
 //! the room that carries it out, which takes it without blocking and answers through the inbox. A
 //! panic here ends the process, which recovers from its disk.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -111,6 +112,8 @@ pub struct Driver {
     due: BTreeSet<(Time, Timer)>,
     timers: BTreeMap<Timer, Time>,
     effects: Effects,
+    /// What the storage answered at once: it goes before all that waits in the inbox.
+    answered: VecDeque<Input>,
     /// When modules were looked through last.
     collected: Instant,
     /// Modules that a pipeline named since the start.
@@ -131,6 +134,7 @@ impl Driver {
             due: BTreeSet::new(),
             timers: BTreeMap::new(),
             effects: Effects::new(),
+            answered: VecDeque::new(),
             collected: Instant::now(),
             were_named: BTreeSet::new(),
             voice: Voice::default(),
@@ -148,21 +152,26 @@ impl Driver {
         self.admit();
         self.handle(Input::Start);
         let mut measure = tokio::time::interval(MEASURE_EVERY);
+        let mut timer = pin!(tokio::time::sleep(Duration::ZERO));
+        // What the timer was set for last: it is touched only when that changes.
+        let mut set_for = None;
         loop {
-            if self.peer.is_open() {
+            if self.peer.is_open() && !*open.borrow() {
                 open.send_replace(true);
             }
-            let next = self.due.first().map(|(at, _)| self.clock.instant_of(*at));
-            let timer = async {
-                match next {
-                    Some(at) => tokio::time::sleep_until(at.into()).await,
-                    None => std::future::pending().await,
-                }
-            };
+            let next = self.due.first().map(|(at, _)| *at);
+            if let Some(at) = next.filter(|_| next != set_for) {
+                timer.as_mut().reset(self.clock.instant_of(at).into());
+            }
+            set_for = next;
             tokio::select! {
                 biased;
                 _ = stop.wait_for(|stop| *stop) => return self.rooms,
-                () = timer => self.fire(),
+                () = &mut timer, if next.is_some() => {
+                    // It has to be set again, should the clock say that nothing is due yet.
+                    set_for = None;
+                    self.fire();
+                }
                 input = self.inbox.recv() => match input {
                     Some(input) => self.take(input),
                     None => return self.rooms,
@@ -249,6 +258,15 @@ impl Driver {
     }
 
     fn handle(&mut self, input: Input) {
+        self.handle_one(input);
+        // It ends: whatever is appended upon an answer had to be read, called or published first.
+        while let Some(input) = self.answered.pop_front() {
+            self.handle_one(input);
+        }
+    }
+
+    fn handle_one(&mut self, input: Input) {
+        self.rooms.storage.heard(&input);
         let mut effects = std::mem::take(&mut self.effects);
         let persisted = matches!(input, Input::Persisted { .. });
         self.peer.handle(self.clock.now(), input, &mut effects);
@@ -303,7 +321,7 @@ impl Driver {
             Effect::CreateLog { log, name } => rooms.storage.create_log(log, &name),
             Effect::Persist { log, records, durability } => {
                 crash::at(Point::BeforePersist);
-                rooms.storage.persist(log, records, durability);
+                self.answered.extend(rooms.storage.persist(log, records, durability));
             }
             Effect::Read { log, read, from, bytes_max } => rooms.storage.read(log, read, from, bytes_max),
             Effect::Snapshot { log, at, fold, state: true } => rooms.functions.snapshot(log, at, fold),

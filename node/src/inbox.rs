@@ -12,6 +12,7 @@ use dunlin_protocol::event::Event;
 use dunlin_protocol::log::record::Record;
 use dunlin_protocol::rpc::{Publish, Question, Reply, Request};
 use dunlin_protocol::wire::message::{Message, Slice};
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 /// Inputs that may wait for the core, and their bytes in all. Beyond: senders wait. One input that
@@ -83,6 +84,25 @@ impl Inbox {
             }
         }
         self.sender.send(Held { input, bytes, _place: place }).await.is_ok()
+    }
+
+    /// Without waiting: gives the input back when there is no room for it now.
+    pub fn offer(&self, input: Input) -> Option<Input> {
+        let bytes = room_of(&input);
+        if bytes > 0 {
+            match self.room.try_acquire_many(bytes) {
+                Ok(room) => room.forget(),
+                // Whoever waits for what comes after the end hears of it by `send`.
+                Err(_) => return Some(input),
+            }
+        }
+        match self.sender.try_send(Held { input, bytes, _place: None }) {
+            Ok(()) => None,
+            Err(TrySendError::Full(held) | TrySendError::Closed(held)) => {
+                self.room.add_permits(bytes as usize);
+                Some(held.input)
+            }
+        }
     }
 
     /// From a thread of its own; panics inside an async runtime.

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use dunlin_protocol::id::{LogId, Position, Seq};
@@ -64,8 +64,6 @@ impl Extent {
 pub(super) struct LogView {
     pub folder: PathBuf,
     extent: Mutex<Extent>,
-    /// Persists whose completion is still to be sent. While there are any, none is acknowledged early.
-    pub outstanding: AtomicU32,
     /// Bytes acknowledged in `memory` and not yet written.
     pub behind_bytes: AtomicU64,
     /// The last write failed, or the log is damaged: nothing is acknowledged early.
@@ -75,13 +73,7 @@ pub(super) struct LogView {
 impl LogView {
     pub fn new(folder: PathBuf, extent: Extent) -> LogView {
         let failing = AtomicBool::new(extent.damage.is_some());
-        LogView {
-            folder,
-            extent: Mutex::new(extent),
-            outstanding: AtomicU32::new(0),
-            behind_bytes: AtomicU64::new(0),
-            failing,
-        }
+        LogView { folder, extent: Mutex::new(extent), behind_bytes: AtomicU64::new(0), failing }
     }
 
     /// Held for look-ups only, never across a call to the disk. A panic elsewhere leaves it usable:

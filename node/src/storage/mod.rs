@@ -13,8 +13,8 @@
 //!   modules/<digest>                    WebAssembly components
 //! ```
 //!
-//! One thread writes all logs and syncs them in groups, one reads, one takes snapshots, and one
-//! hands completions to the core, so that the driver never waits for a disk.
+//! One thread writes all logs and syncs them in groups, one reads, and one takes snapshots, so that the
+//! driver never waits for a disk; where the core is behind, another one hands it their completions.
 //!
 //! Invariants: nothing is told `Persisted` before it stands in its durability class; nothing that
 //! was synced is ever cut; a snapshot never covers what its log has not synced; no segment goes
@@ -27,11 +27,13 @@ mod format;
 mod log_file;
 mod log_view;
 mod modules;
+mod queue;
 mod reader;
 mod recovery;
 mod snapshots;
 mod state;
 mod store;
+mod teller;
 #[cfg(test)]
 mod tests;
 mod writer;

@@ -5,7 +5,7 @@ use std::io::{BufReader, ErrorKind, Read, Seek, SeekFrom};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Sender, sync_channel};
+use std::sync::mpsc::sync_channel;
 
 use bytes::Bytes;
 use dunlin_protocol::id::{LogId, Position, Seq};
@@ -15,6 +15,7 @@ use dunlin_protocol::log::segment::{FRAME_HEAD_BYTES, body_length, decode_frame}
 use super::error::{Saying, StorageError};
 use super::files;
 use super::log_view::{Extent, LogView, Logs};
+use super::queue::Commands;
 use super::snapshots::SnapshotReader;
 use super::writer::Command;
 
@@ -24,11 +25,11 @@ const READ_AHEAD_BYTES: usize = 256 << 10;
 #[derive(Debug, Clone)]
 pub struct LogReader {
     logs: Arc<Logs>,
-    commands: Sender<Command>,
+    commands: Commands,
 }
 
 impl LogReader {
-    pub(super) fn new(logs: Arc<Logs>, commands: Sender<Command>) -> LogReader {
+    pub(super) fn new(logs: Arc<Logs>, commands: Commands) -> LogReader {
         LogReader { logs, commands }
     }
 

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::{Sender, sync_channel};
+use std::sync::mpsc::sync_channel;
 
 use bytes::Bytes;
 use dunlin_protocol::id::{LogId, Position};
@@ -13,6 +13,7 @@ use dunlin_protocol::log::snapshot::{BadSnapshot, CHUNK_HEAD_BYTES, Decoder, Enc
 use super::error::{Saying, StorageError};
 use super::files;
 use super::log_view::Logs;
+use super::queue::Commands;
 use super::writer::Command;
 use crate::crash::{self, Point};
 
@@ -23,11 +24,11 @@ const WRITE_BYTES: usize = 1 << 20;
 #[derive(Debug, Clone)]
 pub struct SnapshotWriter {
     logs: Arc<Logs>,
-    commands: Sender<Command>,
+    commands: Commands,
 }
 
 impl SnapshotWriter {
-    pub(super) fn new(logs: Arc<Logs>, commands: Sender<Command>) -> SnapshotWriter {
+    pub(super) fn new(logs: Arc<Logs>, commands: Commands) -> SnapshotWriter {
         SnapshotWriter { logs, commands }
     }
 

@@ -22,9 +22,11 @@ use dunlin_protocol::pipeline::manifest::Durability;
 use super::births::Births;
 use super::error::{Saying, StorageError};
 use super::log_view::Logs;
+use super::queue::{self, Commands};
 use super::reader::LogReader;
 use super::recovery::{self, Recovery};
 use super::snapshots::SnapshotWriter;
+use super::teller::Teller;
 use super::writer::{Command, Writer};
 use super::{files, format};
 use crate::inbox::Inbox;
@@ -38,10 +40,12 @@ const OPENING: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Storage {
     logs: Arc<Logs>,
-    commands: Sender<Command>,
+    commands: Commands,
     chores: Sender<Chore>,
     reads: Sender<ReadJob>,
-    done: Sender<Input>,
+    /// By log the last record whose completion the core has not heard yet. While there is one, none is
+    /// acknowledged early: it would overtake.
+    awaited: BTreeMap<LogId, Seq>,
     threads: Vec<JoinHandle<()>>,
     in_use: Arc<InUse>,
     _lock: File,
@@ -87,8 +91,8 @@ impl Storage {
             );
         }
 
-        let (done, completions) = mpsc::channel();
-        let (commands, queued) = mpsc::channel();
+        let done = Teller::start(inbox)?;
+        let (commands, queued) = queue::queue();
         let (reads, read_jobs) = mpsc::channel();
         let (chores, chore_jobs) = mpsc::channel();
         let reader = LogReader::new(logs.clone(), commands.clone());
@@ -108,11 +112,9 @@ impl Storage {
                 move || chore(&chore_jobs, &snapshots, &in_use, &done)
             })?,
         ];
-        // Not among those that `stop` waits for: it may wait for the core, which waits in `stop`.
-        start("log-completions", move || tell(&completions, &inbox))?;
-
         let recovery = Recovery::new(found, reader);
-        let storage = Storage { logs, commands, chores, reads, done, threads, in_use, _lock: lock };
+        let awaited = BTreeMap::new();
+        let storage = Storage { logs, commands, chores, reads, awaited, threads, in_use, _lock: lock };
         Ok((storage, recovery))
     }
 
@@ -124,14 +126,30 @@ impl Storage {
 
     /// Appends records. `Persisted` follows when they stand in `durability`, or `PersistFailed`: then
     /// nothing from its `seq` on stands, and what was queued behind goes without a word of its own.
-    /// `memory` is answered at once, unless it would overtake another persist or the disk is behind.
-    pub fn persist(&mut self, log: LogId, records: Vec<Record>, durability: Durability) {
-        let Some(last) = records.last().map(|record| record.seq) else { return };
+    /// `memory` is answered at once, with what is returned, unless it would overtake another persist or the
+    /// disk is behind.
+    #[must_use]
+    pub fn persist(&mut self, log: LogId, records: Vec<Record>, durability: Durability) -> Option<Input> {
+        let last = records.last().map(|record| record.seq)?;
         let early = durability == Durability::Memory && self.may_answer_early(log, &records);
-        if early {
-            let _ = self.done.send(Input::Persisted { log, seq: last });
+        if !early {
+            self.awaited.insert(log, last);
         }
         self.command(Command::Persist { log, records, durability, early });
+        early.then_some(Input::Persisted { log, seq: last })
+    }
+
+    /// The core takes this input: what was awaited may be over with it.
+    pub fn heard(&mut self, input: &Input) {
+        if let Input::Persisted { log, seq } = input
+            && self.awaited.get(log).is_some_and(|last| last <= seq)
+        {
+            self.awaited.remove(log);
+        }
+        // Nothing that was queued behind what failed stands, and the core begins anew there.
+        if let Input::PersistFailed { log, .. } = input {
+            self.awaited.remove(log);
+        }
     }
 
     /// Reads on the reader's thread; `Input::Read` follows.
@@ -150,6 +168,7 @@ impl Storage {
     }
 
     pub fn remove_log(&mut self, log: LogId) {
+        self.awaited.remove(&log);
         self.command(Command::Remove { log });
     }
 
@@ -194,8 +213,8 @@ impl Storage {
     fn may_answer_early(&self, log: LogId, records: &[Record]) -> bool {
         let Some(view) = self.logs.get(log) else { return false };
         let bytes: u64 = records.iter().map(|record| frame_bytes(record) as u64).sum();
-        // Only this thread adds to the two counters, so what is read here can only have shrunk since.
-        let free = view.outstanding.load(Ordering::Acquire) == 0
+        // Only this thread adds to the counter, so what is read here can only have shrunk since.
+        let free = !self.awaited.contains_key(&log)
             && !view.failing.load(Ordering::Acquire)
             && view.behind_bytes.load(Ordering::Acquire) + bytes <= UNPERSISTED_BYTES_MAX as u64;
         if free {
@@ -205,11 +224,6 @@ impl Storage {
     }
 
     fn command(&self, command: Command) {
-        if let Command::Persist { log, early: false, .. } = &command
-            && let Some(view) = self.logs.get(*log)
-        {
-            view.outstanding.fetch_add(1, Ordering::AcqRel);
-        }
         if self.commands.send(command).is_err() {
             tracing::error!("the log writer is gone; nothing more is persisted, restart the node");
         }
@@ -259,35 +273,30 @@ impl fmt::Debug for InUse {
     }
 }
 
-fn start(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, StorageError> {
+pub(super) fn start(
+    name: &str,
+    work: impl FnOnce() + Send + 'static,
+) -> Result<JoinHandle<()>, StorageError> {
     let started = thread::Builder::new().name(name.to_owned()).spawn(work);
     started.saying("start the thread", Path::new(name))
 }
 
-fn read(jobs: &Receiver<ReadJob>, reader: &LogReader, done: &Sender<Input>) {
+fn read(jobs: &Receiver<ReadJob>, reader: &LogReader, done: &Teller) {
     for ReadJob { log, read, from, bytes_max } in jobs {
         let outcome = reader.read(log, from, bytes_max).map_err(|error| error.to_string());
-        let _ = done.send(Input::Read { log, read, outcome });
+        done.tell(Input::Read { log, read, outcome });
     }
 }
 
-fn chore(jobs: &Receiver<Chore>, snapshots: &SnapshotWriter, in_use: &InUse, done: &Sender<Input>) {
+fn chore(jobs: &Receiver<Chore>, snapshots: &SnapshotWriter, in_use: &InUse, done: &Teller) {
     for job in jobs {
         match job {
             Chore::Snapshot { log, at, fold } => {
                 let written = snapshots.write(log, at, &fold, &mut std::iter::empty());
                 let outcome = written.map_err(|error| error.to_string());
-                let _ = done.send(Input::Snapshotted { log, at, outcome });
+                done.tell(Input::Snapshotted { log, at, outcome });
             }
             Chore::Measure => in_use.measure(),
-        }
-    }
-}
-
-fn tell(completions: &Receiver<Input>, inbox: &Inbox) {
-    for input in completions {
-        if !inbox.send_blocking(input) {
-            return;
         }
     }
 }

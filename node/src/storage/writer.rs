@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender};
+use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
 use dunlin_protocol::effect::Input;
@@ -24,6 +24,8 @@ use super::error::{Saying, StorageError};
 use super::files;
 use super::log_file::{LogFile, NotStaged};
 use super::log_view::Logs;
+use super::queue::Queue;
+use super::teller::Teller;
 
 /// A group closes at this size, so that the first in it does not wait for all of a burst.
 const GROUP_BYTES_MAX: usize = UNPERSISTED_BYTES_MAX;
@@ -70,28 +72,20 @@ pub(super) struct Writer {
     logs: Arc<Logs>,
     files: BTreeMap<LogId, LogFile>,
     births: Births,
-    done: Sender<Input>,
+    done: Teller,
     touched: BTreeSet<LogId>,
     group_bytes: usize,
 }
 
 impl Writer {
-    pub fn new(
-        logs: Arc<Logs>,
-        files: BTreeMap<LogId, LogFile>,
-        births: Births,
-        done: Sender<Input>,
-    ) -> Writer {
+    pub fn new(logs: Arc<Logs>, files: BTreeMap<LogId, LogFile>, births: Births, done: Teller) -> Writer {
         Writer { logs, files, births, done, touched: BTreeSet::new(), group_bytes: 0 }
     }
 
     /// Until `Stop`: then everything is written and synced.
-    pub fn run(mut self, commands: &Receiver<Command>) {
+    pub fn run(mut self, commands: &Queue) {
         loop {
-            let mut next = match self.wait(commands) {
-                Ok(next) => next,
-                Err(()) => break,
-            };
+            let mut next = self.wait(commands);
             let mut stopping = false;
             while let Some(command) = next {
                 if matches!(command, Command::Stop) {
@@ -102,7 +96,7 @@ impl Writer {
                 if self.group_bytes >= GROUP_BYTES_MAX {
                     break;
                 }
-                next = commands.try_recv().ok();
+                next = commands.take();
             }
             self.settle();
             if stopping {
@@ -120,20 +114,14 @@ impl Writer {
     }
 
     /// The next command, or none when it is time to try again what the disk refused.
-    fn wait(&mut self, commands: &Receiver<Command>) -> Result<Option<Command>, ()> {
+    fn wait(&mut self, commands: &Queue) -> Option<Command> {
         let behind = self.files.iter().filter(|(_, file)| file.staged_bytes() > 0);
         let behind: BTreeSet<LogId> = behind.map(|(log, _)| *log).collect();
-        if behind.is_empty() {
-            return commands.recv().map(Some).map_err(|_| ());
+        let next = commands.wait((!behind.is_empty()).then_some(RETRY));
+        if next.is_none() {
+            self.touched = behind;
         }
-        match commands.recv_timeout(RETRY) {
-            Ok(command) => Ok(Some(command)),
-            Err(RecvTimeoutError::Timeout) => {
-                self.touched = behind;
-                Ok(None)
-            }
-            Err(RecvTimeoutError::Disconnected) => Err(()),
-        }
+        next
     }
 
     fn take(&mut self, command: Command) {
@@ -198,8 +186,6 @@ impl Writer {
         if early {
             view.failing.store(true, Ordering::Release);
             view.behind_bytes.fetch_sub(bytes as u64, Ordering::AcqRel);
-        } else {
-            view.outstanding.fetch_sub(1, Ordering::AcqRel);
         }
     }
 
@@ -216,7 +202,6 @@ impl Writer {
             let Some(file) = self.files.get_mut(&log) else { continue };
             let due = file.pending;
             let at_risk = file.first_at_risk();
-            let view = file.view.clone();
             match outcome.and_then(|()| file.stand()) {
                 Ok(()) => {
                     if let Some(name) = file.born.take() {
@@ -238,7 +223,6 @@ impl Writer {
                     }
                 }
             }
-            view.outstanding.fetch_sub(due, Ordering::AcqRel);
         }
         self.close_idle(&touched);
     }
@@ -271,7 +255,6 @@ impl Writer {
     }
 
     fn tell(&self, input: Input) {
-        // Nobody listens any more when the node stops; what was asked for is on the disk.
-        let _ = self.done.send(input);
+        self.done.tell(input);
     }
 }

@@ -66,10 +66,10 @@ fn follow(node: &mut Node, n: u8) {
     let closed_at = close.position();
     let inherit = Inherit { from, closed_at, fold: Bytes::new(), revision: Default::default() };
     let inherit = Record::after(Position::START, Epoch(1), &Body::Inherit(inherit));
-    node.storage().persist(from, vec![close], Durability::Disk);
+    assert_eq!(node.storage().persist(from, vec![close], Durability::Disk), None);
     node.storage().create_log(name.id(), &name);
     (node.log, node.head, node.records) = (name.id(), inherit.position(), vec![inherit.clone()]);
-    node.storage().persist(name.id(), vec![inherit], Durability::Disk);
+    assert_eq!(node.storage().persist(name.id(), vec![inherit], Durability::Disk), None);
     node.wait_for(|input| matches!(input, Input::Persisted { log, .. } if *log == name.id()));
 }
 
