@@ -171,6 +171,12 @@ impl ChainRunner {
 
     /// Takes one event from where it comes in through the steps to the outputs.
     fn flow(&self, cause: u32, entry: Entry, event: Event, outcome: &mut Outcome) {
+        if self.steps.is_empty() {
+            let feeds = |feed: &Feed| matches!(entry, Entry::Feed(enters) if *feed == enters);
+            let fed = self.outputs.iter().enumerate().filter(|(_, feed)| feeds(feed));
+            let emitted = fed.map(|(output, _)| Emitted { output: output as u16, event: event.clone() });
+            return outcome.emitted.extend(emitted);
+        }
         // What flows: the entering event first, then what maps and rekeys made of it.
         let mut flowing = vec![Flowing { event, parsed: None }];
         // For each step the index of what left it.

@@ -12,6 +12,7 @@ use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use self::bindings::Function;
 use self::bindings::dunlin::function::{host, state, types};
 use super::guest::text;
+use super::ids::Ids;
 
 #[allow(unsafe_code, missing_debug_implementations, missing_docs, reason = "generated from protocol/wit")]
 #[allow(
@@ -52,7 +53,8 @@ impl Bare {
 
     /// One call, from the batch as a node holds it; answers with how many events came out.
     pub(super) fn call(&mut self, batch: &[Invoked]) -> wasmtime::Result<usize> {
-        let events: Vec<types::Event> = batch.iter().map(event).collect();
+        let mut ids = Ids::default();
+        let events: Vec<types::Event> = batch.iter().map(|invoked| event(invoked, &mut ids)).collect();
         match self.function.call_handle(&mut self.store, &events)? {
             Ok(outputs) => Ok(outputs.len()),
             Err(types::Failure::GiveUp(why)) => Err(wasmtime::Error::msg(why)),
@@ -61,10 +63,10 @@ impl Bare {
     }
 }
 
-fn event(invoked: &Invoked) -> types::Event {
+fn event(invoked: &Invoked, ids: &mut Ids) -> types::Event {
     let event = &invoked.placed.event;
     types::Event {
-        id: invoked.placed.id.to_string(),
+        id: ids.text(invoked.placed.id),
         input: u32::from(invoked.input),
         key: text(&event.key),
         time_ms: event.time.0,

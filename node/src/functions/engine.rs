@@ -9,15 +9,20 @@ use std::time::Duration;
 use dunlin_protocol::id::Digest;
 use thiserror::Error;
 use wasmtime::component::{Component, HasSelf, Linker};
-use wasmtime::{Config, EngineWeak, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig};
+use wasmtime::{Config, Enabled, EngineWeak, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig};
 
 use super::cache::Cache;
 use super::guest::bindings::{Function, FunctionPre};
 use super::guest::{Guest, TABLE_ELEMENTS_MAX};
 use super::wasi;
 
-/// How often running guests are looked at for their time limit.
-const EPOCH: Duration = Duration::from_millis(250);
+/// How often running guests are looked at: for their time limit, and for leave to hold a thread that others
+/// need.
+const EPOCH: Duration = Duration::from_millis(10);
+/// After so many epochs without a guest nobody looks any more, until the next one begins.
+const IDLE_EPOCHS: u32 = 20;
+/// How often the one who looks makes sure that there is still an engine.
+const ENGINE_GONE: Duration = Duration::from_secs(1);
 /// Stack of a guest, and of the host calls on top of it. Beyond the first: the guest is stopped.
 const GUEST_STACK_BYTES: usize = 512 << 10;
 const STACK_BYTES: usize = 1 << 20;
@@ -31,6 +36,7 @@ const COMPONENT_BYTES_MAX: usize = 4 << 20;
 const WHY_CHARS_MAX: usize = 300;
 /// Linear memory that an instance leaves behind warm for the next one in its place.
 const WARM_BYTES: usize = 256 << 10;
+const WARM_TABLE_BYTES: usize = 64 << 10;
 
 /// A module that cannot be run. Nothing was changed.
 #[derive(Debug, Error)]
@@ -88,7 +94,7 @@ pub struct Engine(Arc<Inner>);
 struct Inner {
     engine: wasmtime::Engine,
     linker: Linker<Guest>,
-    pool: Pool,
+    pool: Arc<Pool>,
     cache: Option<Cache>,
     /// Modules in use. Also held while compiling, so that nothing is compiled twice.
     loaded: Mutex<BTreeMap<Digest, Weak<Module>>>,
@@ -116,14 +122,16 @@ impl Engine {
             })?),
         };
         let weak = engine.weak();
+        let pool = Arc::new(Pool::new(settings.instances.max(1)));
+        let ticked = Arc::clone(&pool);
         std::thread::Builder::new()
             .name("guest-epochs".to_owned())
-            .spawn(move || tick(&weak))
+            .spawn(move || tick(&weak, &ticked))
             .map_err(|error| EngineError::Start(error.to_string()))?;
         Ok(Engine(Arc::new(Inner {
             engine,
             linker,
-            pool: Pool::new(settings.instances.max(1)),
+            pool,
             cache,
             loaded: Mutex::new(BTreeMap::new()),
             call_time_max: settings.call_time_max,
@@ -257,7 +265,10 @@ fn config(instances: u32) -> Config {
         .max_core_instance_size(CORE_BYTES_MAX)
         .max_component_instance_size(COMPONENT_BYTES_MAX)
         .table_elements(TABLE_ELEMENTS_MAX)
-        .linear_memory_keep_resident(WARM_BYTES);
+        .linear_memory_keep_resident(WARM_BYTES)
+        .table_keep_resident(WARM_TABLE_BYTES)
+        // Of the warm bytes only those pages are made as new that a guest wrote, where the system can tell.
+        .pagemap_scan(Enabled::Auto);
 
     let mut config = Config::new();
     config
@@ -276,34 +287,59 @@ fn config(instances: u32) -> Config {
 }
 
 /// Ends when the engine is gone.
-fn tick(engine: &EngineWeak) {
+fn tick(engine: &EngineWeak, pool: &Pool) {
+    let mut idle = 0;
     while let Some(engine) = engine.upgrade() {
         engine.increment_epoch();
         drop(engine);
         std::thread::sleep(EPOCH);
+        let mut places = pool.places();
+        idle = if places.free == places.all { idle + 1 } else { 0 };
+        if idle > IDLE_EPOCHS {
+            places.ticking = false;
+            let waited = pool.begun.wait_timeout_while(places, ENGINE_GONE, |places| !places.ticking);
+            let (mut places, _) = waited.unwrap_or_else(PoisonError::into_inner);
+            if places.ticking {
+                idle = 0;
+            }
+            places.ticking = true;
+        }
     }
 }
 
 /// Counts free places. A full pool is a wait, not an error.
 #[derive(Debug)]
 struct Pool {
-    free: Mutex<u32>,
+    places: Mutex<Places>,
     freed: Condvar,
+    /// A guest begins while nobody counts epochs.
+    begun: Condvar,
+}
+
+#[derive(Debug)]
+struct Places {
+    all: u32,
+    free: u32,
+    ticking: bool,
 }
 
 impl Pool {
-    fn new(places: u32) -> Pool {
-        Pool { free: Mutex::new(places), freed: Condvar::new() }
+    fn new(all: u32) -> Pool {
+        let places = Mutex::new(Places { all, free: all, ticking: true });
+        Pool { places, freed: Condvar::new(), begun: Condvar::new() }
     }
 
-    fn free(&self) -> MutexGuard<'_, u32> {
-        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+    fn places(&self) -> MutexGuard<'_, Places> {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn take(&self) -> Permit<'_> {
-        let mut free =
-            self.freed.wait_while(self.free(), |free| *free == 0).unwrap_or_else(PoisonError::into_inner);
-        *free -= 1;
+        let places = self.freed.wait_while(self.places(), |places| places.free == 0);
+        let mut places = places.unwrap_or_else(PoisonError::into_inner);
+        places.free -= 1;
+        if !std::mem::replace(&mut places.ticking, true) {
+            self.begun.notify_one();
+        }
         Permit(self)
     }
 }
@@ -314,7 +350,7 @@ pub(super) struct Permit<'a>(&'a Pool);
 
 impl Drop for Permit<'_> {
     fn drop(&mut self) {
-        *self.0.free() += 1;
+        self.0.places().free += 1;
         self.0.freed.notify_one();
     }
 }

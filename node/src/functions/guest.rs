@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use dunlin_protocol::effect::Invoked;
 use dunlin_protocol::id::Digest;
 use dunlin_protocol::limits::{COMMIT_BYTES_MAX, KEY_BYTES_MAX};
@@ -66,12 +67,12 @@ pub(super) struct Guest {
     stage: Arc<str>,
     config: Arc<str>,
     desk: Desk,
-    /// The keys of the batch: whose state may be touched.
-    keys: BTreeSet<String>,
+    keys: Keys,
     /// Bytes changed, by state key.
     changed: BTreeMap<String, usize>,
     changed_bytes: usize,
     host_calls: u64,
+    epochs: u64,
     log_lines: u32,
     now: Time,
     now_seen: bool,
@@ -81,6 +82,24 @@ pub(super) struct Guest {
     words: LastWords,
     wasi: WasiCtx,
     table: ResourceTable,
+}
+
+/// The keys of a batch: whose state may be touched. Sorted only for a guest that touches any.
+struct Keys {
+    listed: Vec<Bytes>,
+    sorted: Option<BTreeSet<String>>,
+}
+
+impl Keys {
+    fn of(batch: &[Invoked]) -> Keys {
+        let mut listed: Vec<Bytes> = batch.iter().map(|invoked| invoked.placed.event.key.clone()).collect();
+        listed.dedup();
+        Keys { listed, sorted: None }
+    }
+
+    fn sorted(&mut self) -> &BTreeSet<String> {
+        self.sorted.get_or_insert_with(|| self.listed.iter().map(|key| text(key)).collect())
+    }
 }
 
 /// What a call is about, for its `Guest`.
@@ -103,10 +122,11 @@ impl Guest {
             stage: Arc::clone(call.stage),
             config: Arc::clone(call.config),
             desk,
-            keys: call.batch.iter().map(|invoked| text(&invoked.placed.event.key)).collect(),
+            keys: Keys::of(call.batch),
             changed: BTreeMap::new(),
             changed_bytes: 0,
             host_calls: 0,
+            epochs: 0,
             log_lines: 0,
             now: call.now,
             now_seen: false,
@@ -117,6 +137,13 @@ impl Guest {
             words,
             table,
         }
+    }
+
+    /// How many epochs the call has seen. The caller learns that it has become a long one.
+    pub(super) fn count_epoch(&mut self) -> u64 {
+        self.epochs += 1;
+        self.desk.set_aside();
+        self.epochs
     }
 
     pub(super) fn table(&mut self) -> &mut ResourceTable {
@@ -182,7 +209,8 @@ impl Guest {
             return Err(Stop::LongKey { bytes: key.len(), max: STATE_KEY_BYTES_MAX }.into());
         }
         let owners = key.match_indices('/').filter_map(|(slash, _)| key.get(..slash));
-        if self.keys.contains(key) || owners.into_iter().any(|owner| self.keys.contains(owner)) {
+        let keys = self.keys.sorted();
+        if keys.contains(key) || owners.into_iter().any(|owner| keys.contains(owner)) {
             return Ok(());
         }
         Err(Stop::ForeignKey { key: key.chars().take(80).collect() }.into())

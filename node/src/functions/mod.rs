@@ -23,6 +23,8 @@ mod desk;
 pub mod engine;
 mod guest;
 pub mod host;
+mod ids;
+mod pace;
 pub mod ports;
 pub mod runner;
 mod staging;

@@ -10,12 +10,13 @@ use dunlin_protocol::id::Name;
 use dunlin_protocol::limits::{COMMIT_BYTES_MAX, EVENT_BYTES_MAX, KEY_BYTES_MAX};
 use dunlin_protocol::pipeline::manifest::{Module as Named, WasmSpec};
 use dunlin_protocol::time::Time;
-use wasmtime::Store;
+use wasmtime::{Store, UpdateDeadline};
 
 use super::desk::Desk;
 use super::engine::{Engine, EngineError, Module};
 use super::guest::bindings::dunlin::function::types;
 use super::guest::{Call, Guest, Limits, Random, cut, text};
+use super::ids::Ids;
 use super::ports::ModuleStore;
 use super::stop::{Stop, call_error};
 
@@ -73,7 +74,17 @@ impl WasmOperator {
         let mut store = Store::new(self.engine.wasmtime(), Guest::new(call, desk.clone()));
         store.limiter(|guest| guest);
         store.set_fuel(self.limits.fuel)?;
-        store.set_epoch_deadline(self.engine.call_epochs_max());
+        // At each epoch it is set aside for a moment, so that whoever runs it can give up a thread that
+        // others need.
+        let epochs_max = self.engine.call_epochs_max();
+        store.set_epoch_deadline(1);
+        store.epoch_deadline_callback(move |mut store| {
+            if store.data_mut().count_epoch() < epochs_max {
+                Ok(UpdateDeadline::Yield(1))
+            } else {
+                Ok(UpdateDeadline::Interrupt)
+            }
+        });
         // One host call, or the result, may carry at most this over to the host: a little more than
         // a commit holds, so that the commit's own bound is the one that speaks.
         store.set_hostcall_fuel(2 * COMMIT_BYTES_MAX);
@@ -92,7 +103,8 @@ impl Operator for WasmOperator {
         let mut store = self.store(batch, now, &desk).map_err(|error| {
             self.failed(format!("the function could not be started: {error:#}"), Again::Maybe)
         })?;
-        let events: Vec<types::Event> = batch.iter().map(event_in).collect();
+        let mut ids = Ids::default();
+        let events: Vec<types::Event> = batch.iter().map(|invoked| event_in(invoked, &mut ids)).collect();
 
         let call = async {
             let function = self.module.pre.instantiate_async(&mut store).await?;
@@ -177,10 +189,10 @@ fn check_emitted(event: &Event) -> Result<(), String> {
     Ok(())
 }
 
-fn event_in(invoked: &Invoked) -> types::Event {
+fn event_in(invoked: &Invoked, ids: &mut Ids) -> types::Event {
     let event = &invoked.placed.event;
     types::Event {
-        id: invoked.placed.id.to_string(),
+        id: ids.text(invoked.placed.id),
         input: u32::from(invoked.input),
         key: text(&event.key),
         time_ms: event.time.0,

@@ -3,9 +3,13 @@
 //! What blocks (a call, a compilation, the store) runs on threads that may block, at most as many
 //! at once as there are cores; the worker waits for it without holding a thread. A panic in there
 //! becomes the worker's own: the supervisor answers for it and starts the next one.
+//!
+//! A call that will be over sooner than a thread could be woken for it runs where it is (`pace`); a guest
+//! that turns out to take longer gives the thread free at its first epoch (`desk`).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use bytes::Bytes;
 use dunlin_operators::chain::ChainRunner;
@@ -19,11 +23,16 @@ use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::{Semaphore, oneshot};
 
 use super::engine::Engine;
+use super::pace::Pace;
 use super::ports::{Pair, Ports, StateStore};
 use super::runner::{self, HeadFactory};
 use super::staging::{CallState, Staged, listed};
 use crate::crash::{self, Point};
 use crate::inbox::Inbox;
+
+/// Commits that changed nothing and are behind the store's position: it follows with the next change, or
+/// with this many. As many records are read again when the actor is hosted the next time.
+const UNAPPLIED_MAX: u32 = 256;
 
 /// What all workers of a node share.
 #[derive(Debug)]
@@ -94,6 +103,9 @@ pub(super) struct WorkerState {
     posting: Posting,
     /// None: the store is not known to stand at `head`, or there is no runner. Hosting comes first.
     runner: Option<ChainRunner>,
+    pace: Pace,
+    /// Commits without changes behind which the store's position stays.
+    unapplied: u32,
 }
 
 impl Actor for Worker {
@@ -106,7 +118,7 @@ impl Actor for Worker {
         _myself: ActorRef<Numbered>,
         posting: Posting,
     ) -> Result<WorkerState, ActorProcessingErr> {
-        Ok(WorkerState { posting, runner: None })
+        Ok(WorkerState { posting, runner: None, pace: Pace::default(), unapplied: 0 })
     }
 
     async fn handle(
@@ -128,6 +140,17 @@ impl Actor for Worker {
 }
 
 impl WorkerState {
+    /// Whether a call of so many events is over before another thread would have begun it. A sink waits for
+    /// the outside, whatever its last calls took.
+    fn runs_here(&self, events: usize) -> bool {
+        match self.posting.spec.chain.head {
+            Head::Sink { .. } => false,
+            Head::None | Head::Pass | Head::Wasm { .. } | Head::Learn { .. } | Head::Forecast { .. } => {
+                self.pace.is_quick(events)
+            }
+        }
+    }
+
     /// Whose places this actor's work takes.
     fn permits(&self) -> Arc<Semaphore> {
         match self.posting.spec.chain.head {
@@ -194,7 +217,10 @@ impl WorkerState {
         let mut state =
             CallState::new(self.posting.actor, Arc::clone(&self.posting.room.ports.state), staged.clone());
         crash::at(Point::BeforeInvoke);
-        let (runner, outcome) = blocking(&self.permits(), move || {
+        let here = self.runs_here(batch.len());
+        let events = batch.len();
+        let call = move || {
+            let begun = Instant::now();
             let outcome = runner.run(&batch, now, &mut state);
             let outcome = outcome.and_then(|mut outcome| {
                 let changes = state.finish().map_err(|why| {
@@ -209,10 +235,17 @@ impl WorkerState {
             if outcome.is_err() {
                 runner.forget();
             }
-            (runner, outcome)
-        })
-        .await;
+            (runner, outcome, begun.elapsed())
+        };
+        let permits = self.permits();
+        let (runner, outcome, took) = if here {
+            let _permit = permits.acquire_owned().await;
+            call()
+        } else {
+            blocking(&permits, call).await
+        };
         crash::at(Point::AfterInvoke);
+        self.pace.note(events, took);
         self.runner = Some(runner);
         outcome
     }
@@ -223,6 +256,12 @@ impl WorkerState {
         let room = Arc::clone(&self.posting.room);
         self.posting.head = position;
         crash::at(Point::BeforeApply);
+        if changes.is_empty() && self.unapplied < UNAPPLIED_MAX {
+            self.unapplied += 1;
+            crash::at(Point::AfterApply);
+            return;
+        }
+        self.unapplied = 0;
         let applied =
             blocking(&self.permits(), move || room.ports.state.apply(actor, position, &changes)).await;
         crash::at(Point::AfterApply);
@@ -262,7 +301,11 @@ impl WorkerState {
             ));
         }
         let room = Arc::clone(&self.posting.room);
+        let behind = std::mem::take(&mut self.unapplied) > 0;
         blocking(&self.permits(), move || {
+            if behind {
+                room.ports.state.apply(actor, at, &[])?;
+            }
             let mut state = room.ports.state.dump(actor);
             room.ports.snapshots.write(actor, at, &fold, &mut *state)
         })

@@ -115,6 +115,24 @@ fn a_call_ends_in_time_whatever_its_fuel() {
     assert!(error.reason.contains("ran longer than 0.1 s"), "{}", error.reason);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_guest_that_runs_for_long_gives_its_thread_to_others() {
+    let call_time_max = Duration::from_secs(3);
+    let engine = Engine::new(crate::functions::EngineSettings { call_time_max, ..settings() }).unwrap();
+    let limits = WasmLimits { fuel: u64::MAX / 2, ..SMALL };
+    let mut trouble = operator(&engine, &trouble(), "{}", limits);
+    let (begun, begins) = tokio::sync::oneshot::channel();
+    let call = tokio::spawn(async move {
+        begun.send(()).unwrap();
+        trouble.handle(&batch(&[("k", r#"{"do":"loop"}"#)]), NOW, &mut Plain::default())
+    });
+    begins.await.unwrap();
+    // The runtime's only thread is the guest's at first.
+    tokio::spawn(async {}).await.unwrap();
+    assert!(!call.is_finished(), "the other one went first");
+    assert!(call.await.unwrap().unwrap_err().reason.contains("ran longer than 3 s"));
+}
+
 #[test]
 fn memory_is_bounded() {
     stopped("eat", SMALL, Again::Maybe, &["more than its 16 MiB of memory", "limits.memory"]);
