@@ -200,7 +200,7 @@ impl Step<'_> {
     fn settle_label(&mut self, prediction: &Prediction, truth: f64) -> Result<(), Unreadable> {
         self.settle(prediction, truth)?;
         self.keys.open(&prediction.key, self.state)?.series.observe(prediction.due, truth);
-        self.model.observe(truth);
+        self.model.observe_label(prediction, truth);
         Ok(())
     }
 
@@ -217,6 +217,7 @@ impl Step<'_> {
             value: ground.last_value,
             unit: ground.unit,
             span: span.max(1.0),
+            measured_from: self.model.measured_from(),
             path: last.is_some() && (settings.is_later() || !self.event.key.is_empty()),
         };
         self.row.fill(self.event, &self.payload, &context);

@@ -11,11 +11,13 @@
 //! | `row`, `series`, `record` | an event as numbers and tokens; a key's own path; the same for people |
 //! | `model`, `prediction` | all experts of a share, their combination, what they learn; what waits |
 //! | `rls`, `median`, `classes`, `cells` | recursive least squares, median line, classes of change |
-//! | `lately` | what was left over lately, by category |
+//! | `anchor`, `moments` | what a label of the same row is measured from; running mean and deviation |
+//! | `lately`, `traffic` | what was left over lately, by category; how many rows came lately, and their numbers |
 //! | `hedge`, `interval`, `scores` | weights of the experts, honest intervals, running metrics |
 //!
 //! A stage has one model per share (all its keys teach it) and a series per key.
 
+mod anchor;
 mod cells;
 mod classes;
 mod function;
@@ -25,6 +27,7 @@ mod keys;
 mod lately;
 mod median;
 mod model;
+mod moments;
 pub(crate) mod pack;
 mod pages;
 mod payload;
@@ -36,6 +39,7 @@ mod scores;
 mod series;
 mod settings;
 mod store;
+mod traffic;
 
 pub use function::Learn;
 pub(crate) use row::number;

@@ -1,26 +1,29 @@
 //! The model of a share: every expert, their combination, and what one outcome teaches them.
 //!
 //! Experts speak in changes from an anchor, in units: for a later value the anchor is the key's
-//! last value (and the unit that value, while all values are positive); for a label of the same row
-//! it is the labels' mean. Cells live beside the model, each in its own entry of state.
+//! last value (and the unit that value, while all values are positive); for a label of the same row,
+//! see `anchor`. Cells live beside the model, each in its own entry of state.
 
 use bytes::Bytes;
 use dunlin_protocol::time::{Span, Time};
 use dunlin_protocol::wire::codec;
 use serde::{Deserialize, Serialize};
 
+use super::anchor::{Anchors, Measure};
 use super::cells::{Cell, Cells};
 use super::classes::{self, CLASSES, Reader};
 use super::hedge::{Hedge, weighted_median};
 use super::interval::Residuals;
 use super::lately::{GROUPS_MAX, Lately, Residual, SHORT, SPANS};
 use super::median::MedianLine;
+use super::moments::Moments;
 use super::prediction::Prediction;
 use super::rls::{Line, logit, sigmoid};
 use super::row::Row;
 use super::scores::Scores;
 use super::settings::{self, Settings};
 use super::store::Unreadable;
+use super::traffic::Traffic;
 
 /// Parts that the model is written in.
 pub const PARTS: usize = 4;
@@ -28,6 +31,9 @@ pub const PARTS: usize = 4;
 const INPUTS_MAX: usize = 32;
 /// Numbers that the lines on what was left over take at most, the constant included.
 const PLAIN_MAX: usize = 24;
+/// Variances of coefficients before anything is known: of the lines, and of those on what was left over.
+const RIDGE: f64 = 0.5;
+const RIDGE_LATELY: f64 = 0.02;
 /// Encoded tokens that the lines take at most.
 const ENCODED_MAX: usize = 10;
 /// Inputs of the logistic line that stand before those of the other lines.
@@ -48,6 +54,9 @@ pub struct Model {
     /// The numbers that the lines take, by hashed name, in the order of their inputs.
     names: Vec<Input>,
     target: Moments,
+    /// Of labels of the same row.
+    anchors: Anchors,
+    traffic: Traffic,
     all_positive: bool,
     /// Running mean of |change|: the step of the classes where no rise is asked for.
     moves: Moments,
@@ -87,36 +96,6 @@ struct Input {
     encoded: bool,
 }
 
-#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
-struct Moments {
-    n: f64,
-    mean: f64,
-    square: f64,
-}
-
-impl Moments {
-    fn learn(&mut self, value: f64) {
-        self.n = (self.n + 1.0).min(5000.0);
-        let before = value - self.mean;
-        self.mean += before / self.n;
-        self.square += (before * (value - self.mean) - self.square) / self.n;
-    }
-
-    fn deviation(&self) -> f64 {
-        self.square.max(0.0).sqrt()
-    }
-
-    /// In deviations from the mean, held within `reach`.
-    fn standard(&self, value: f64, reach: f64) -> f32 {
-        let deviation = self.deviation();
-        if deviation > 1e-9 * self.mean.abs().max(1e-290) {
-            ((value - self.mean) / deviation).clamp(-reach, reach) as f32
-        } else {
-            0.0
-        }
-    }
-}
-
 /// What is known of the row's tokens and groups, in memory.
 #[derive(Debug, Clone, Copy)]
 pub struct Known<'a> {
@@ -137,16 +116,18 @@ impl Model {
         Model {
             names: Vec::new(),
             target: Moments::default(),
+            anchors: Anchors::default(),
+            traffic: Traffic::default(),
             all_positive: true,
             moves: Moments::default(),
             rises: Moments::default(),
-            rls: Line::new(0.9998),
-            plain: Line::new(0.9998),
-            usual: Line::new(0.9999),
-            lately: Line::new(0.9999),
+            rls: Line::new(0.9998, RIDGE),
+            plain: Line::new(0.9998, RIDGE_LATELY),
+            usual: Line::new(0.9999, RIDGE_LATELY),
+            lately: Line::new(0.9999, RIDGE_LATELY),
             groups: Vec::new(),
             median: MedianLine::default(),
-            logistic: Line::new(0.9998),
+            logistic: Line::new(0.9998, RIDGE),
             reader: Reader::new(),
             hedge: Hedge::new(),
             residuals: Residuals::new(settings.coverage),
@@ -181,6 +162,21 @@ impl Model {
         self.all_positive &= value > 0.0;
     }
 
+    /// The label that the prediction's row has. What was learned from another anchor is of no use.
+    pub fn observe_label(&mut self, prediction: &Prediction, label: f64) {
+        self.observe(label);
+        if self.anchors.learn(&prediction.own, label) {
+            let Model { rls, plain, usual, lately, .. } = self;
+            [rls, plain, usual, lately].into_iter().for_each(Line::restart);
+            self.median = MedianLine::default();
+        }
+    }
+
+    /// The number of its row that a label is measured from (see `Anchors::chosen`).
+    pub fn measured_from(&self) -> Option<Option<u64>> {
+        self.anchors.chosen()
+    }
+
     /// How far a key has moved, in units, in `part` of the time that predictions look ahead. Says
     /// something while no prediction is due yet.
     pub fn stray(&mut self, distance: f64, part: f64) {
@@ -201,6 +197,13 @@ impl Model {
         }
     }
 
+    /// What a label of the same row is measured from, by the row's own numbers.
+    fn measure(&self, own: &[f64]) -> Measure {
+        let Measure { anchor, unit } = self.anchors.measure(own);
+        let unit = unit.max(1e-6 * self.target.mean.abs());
+        Measure { anchor, unit: if unit > 0.0 { unit } else { 1.0 } }
+    }
+
     pub fn ground(&self, last: Option<f64>, later: bool) -> Ground {
         let last_value = last.unwrap_or(self.target.mean);
         let anchor = if later { last_value } else { self.target.mean };
@@ -215,7 +218,7 @@ impl Model {
     }
 
     /// Those of the logistic line: room for its own, then those of all lines.
-    fn inputs(&mut self, settings: &Settings, row: &Row, cells: &Cells) -> Vec<f32> {
+    fn inputs(&mut self, settings: &Settings, row: &Row, more: &[(u64, f64)], cells: &Cells) -> Vec<f32> {
         let reach = if settings.is_later() { REACH_LATER } else { REACH_SAME_ROW };
         let mut inputs = Vec::with_capacity(CHANCES + INPUTS_MAX);
         inputs.resize(CHANCES, 0.0);
@@ -225,7 +228,7 @@ impl Model {
             row.encoded.iter().take(ENCODED_MAX).map(|(name, cell)| (*name, cells.get(*cell).mean(), true));
         // Rows bring their names in one order, mostly: the next is behind the last.
         let mut next = 0;
-        let numbers = row.numbers.iter().map(|(name, value)| (*name, *value, false));
+        let numbers = row.numbers.iter().chain(more).map(|(name, value)| (*name, *value, false));
         for (name, value, encoded) in encoded.chain(numbers) {
             if !value.is_finite() {
                 continue;
@@ -289,15 +292,26 @@ impl Model {
         known: Known<'_>,
     ) -> Prediction {
         let Known { cells, lately } = known;
-        let mut inputs = self.inputs(settings, row, cells);
+        let Ground { mut last_value, mut anchor, mut unit } = ground;
+        let (mut own, mut passed) = (Vec::new(), Vec::new());
+        if !settings.is_later() {
+            own = self.anchors.own(&row.own);
+            Measure { anchor, unit } = self.measure(&own);
+            // Rows without a key have no last value of their own.
+            if !row.keyed {
+                last_value = anchor;
+            }
+            passed = self.traffic.pass(at, self.anchors.standard(&own));
+            passed.extend(self.anchors.above(&own));
+        }
+        let mut inputs = self.inputs(settings, row, &passed, cells);
         let step = settings.rises_by().filter(|by| *by > 0.0).unwrap_or(self.moves.mean.max(1e-6));
         let classes = classes::probabilities(row.tokens.iter().map(|token| cells.get(*token)));
         let word = self.reader.word(&classes);
-        let Ground { last_value, anchor, unit } = ground;
         let value_of = |change: f64| anchor + unit * change.clamp(-CHANGE_MAX, CHANGE_MAX);
         let x = lines(&inputs);
         let wide = self.wide(x, row, at, lately);
-        let (plain, usual) = (self.plain.predict(plain(&wide)), self.usual.predict(&usual(&wide)));
+        let plain = self.plain.predict(plain(&wide));
         let experts = [
             last_value,
             value_of(self.rls.predict(x)),
@@ -342,8 +356,8 @@ impl Model {
             tokens: row.tokens.clone(),
             groups: row.groups.iter().map(|(_, place)| *place).collect(),
             lately: wide,
+            own,
             plain,
-            usual,
             ..Prediction::default()
         }
     }
@@ -371,8 +385,12 @@ impl Model {
         let later = settings.is_later();
         let now = self.ground(Some(prediction.last_value), later);
         let kept = later && self.all_positive;
-        let unit = if kept { prediction.unit } else { now.unit };
-        let anchor = if later { prediction.anchor } else { now.anchor };
+        let (anchor, unit) = if later {
+            (prediction.anchor, if kept { prediction.unit } else { now.unit })
+        } else {
+            let Measure { anchor, unit } = self.measure(&prediction.own);
+            (anchor, unit)
+        };
         if !kept && self.target.n < 2.0 {
             return;
         }
@@ -393,7 +411,8 @@ impl Model {
             self.lately.fit_robust(wide, change);
             let at = prediction.due;
             let of = prediction.at.after(Span(at.since(prediction.at).0 / 2));
-            let (short, long) = (change - prediction.usual, change - prediction.plain);
+            // Against what the usual line has learned by now: what it lacked then is not what is unlike it.
+            let (short, long) = (change - self.usual.predict(&usual(wide)), change - prediction.plain);
             for place in &prediction.groups {
                 lately.learn(*place, Residual { of, at, short, long });
             }

@@ -35,9 +35,10 @@ pub struct Prediction {
     pub groups: Vec<u16>,
     /// The row's numbers and what was left over lately, as the lines saw them (see `model::wide`).
     pub lately: Vec<f32>,
-    /// What the line on the row's numbers said, and the one that knows the long means too: changes.
+    /// What the line on the row's numbers said: a change.
     pub plain: f64,
-    pub usual: f64,
+    /// The row's own numbers, by place; missing ones are NaN.
+    pub own: Vec<f64>,
 }
 
 impl Prediction {
@@ -56,7 +57,6 @@ impl Prediction {
             self.word.sure,
             self.word.lean,
             self.plain,
-            self.usual,
         ];
         pack::floats(out, &plain);
         pack::floats(out, &self.weights);
@@ -65,11 +65,14 @@ impl Prediction {
         for value in [self.probability, self.truth].into_iter().flatten() {
             pack::floats(out, &[value]);
         }
-        for length in [self.inputs.len(), self.lately.len(), self.tokens.len(), self.groups.len()] {
+        for length in
+            [self.inputs.len(), self.lately.len(), self.tokens.len(), self.groups.len(), self.own.len()]
+        {
             out.extend_from_slice(&(length as u16).to_le_bytes());
         }
         pack::singles(out, &self.inputs);
         pack::singles(out, &self.lately);
+        pack::floats(out, &self.own);
         self.tokens.iter().chain(&self.groups).for_each(|token| out.extend_from_slice(&token.to_le_bytes()));
         out.extend_from_slice(&self.key);
     }
@@ -77,16 +80,17 @@ impl Prediction {
     pub fn unpack(bytes: &[u8]) -> Option<Prediction> {
         let mut from = Unpack(bytes);
         let [at, due, number] = [from.word()?, from.word()?, from.word()?];
-        let [last_value, value, low, high, anchor, unit, step, sure, lean, plain, usual] = from.floats()?;
+        let [last_value, value, low, high, anchor, unit, step, sure, lean, plain] = from.floats()?;
         let (weights, experts) = (from.floats()?, from.floats()?);
         let there = from.byte()?;
         let probability = if there & 1 != 0 { Some(from.float()?) } else { None };
         let truth = if there & 2 != 0 { Some(from.float()?) } else { None };
         let mut length = || from.short().map(usize::from);
-        let (inputs, lately, tokens, groups) = (length()?, length()?, length()?, length()?);
+        let (inputs, lately, tokens, groups, own) = (length()?, length()?, length()?, length()?, length()?);
         let (mut inputs, mut lately) = (vec![0.0; inputs], vec![0.0; lately]);
         from.singles(&mut inputs)?;
         from.singles(&mut lately)?;
+        let own = (0..own).map(|_| from.float()).collect::<Option<Vec<f64>>>()?;
         let mut places = |count: usize| {
             let bytes = from.bytes(2 * count)?.as_chunks().0;
             Some(bytes.iter().map(|place| u16::from_le_bytes(*place)).collect())
@@ -114,7 +118,7 @@ impl Prediction {
             groups,
             lately,
             plain,
-            usual,
+            own,
         })
     }
 }
@@ -135,6 +139,7 @@ mod tests {
             tokens: vec![0, 8191],
             groups: vec![7, 9, 11],
             lately: vec![0.25, -3.5],
+            own: vec![1e99, -0.0],
             ..Prediction::default()
         };
         for (probability, truth) in [(None, None), (Some(0.5), None), (None, Some(-1.0))] {

@@ -2,14 +2,17 @@
 //! p (1 - p) per row the same recursion for a logistic line.
 //!
 //! Forgetting divides the covariance by a factor just under one at each step; where inputs stay
-//! silent that would let it grow without bound (wind-up), so its trace is held under a bound.
+//! silent that would let it grow without bound (wind-up), so its trace is held under a bound, and each
+//! coefficient keeps some certainty of its own.
 
 use serde::{Deserialize, Serialize};
 
-/// Variance of a coefficient before anything is known: the inverse of the ridge.
-const PRIOR: f64 = 0.5;
 /// Mean of the covariance's diagonal at most, in priors.
 const WIND_UP: f64 = 1.0;
+/// Rows' worth of certainty that each coefficient keeps, whatever is forgotten.
+const CERTAIN: f64 = 30.0;
+/// Steps from one coefficient's turn to the next one's.
+const TURN: u64 = 4;
 /// Errors beyond so many times their running mean size lose weight (Huber 1964).
 const HUBER: f64 = 1.0;
 /// Innovations are clipped at so many times their running mean size.
@@ -18,12 +21,15 @@ const CLIP: f64 = 4.0;
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Line {
     forget: f64,
+    /// Variance of a coefficient before anything is known: the inverse of the ridge.
+    prior: f64,
     weights: Vec<f64>,
     /// Symmetric: row by row up to the diagonal.
     covariance: Vec<f64>,
     /// Running mean of the innovation's size, and how many it has seen.
     size: f64,
     seen: u64,
+    steps: u64,
     #[serde(skip)]
     scratch: Scratch,
 }
@@ -36,13 +42,15 @@ struct Scratch {
 }
 
 impl Line {
-    pub fn new(forget: f64) -> Line {
+    pub fn new(forget: f64, prior: f64) -> Line {
         Line {
             forget,
+            prior,
             weights: Vec::new(),
             covariance: Vec::new(),
             size: 0.0,
             seen: 0,
+            steps: 0,
             scratch: Scratch::default(),
         }
     }
@@ -118,7 +126,7 @@ impl Line {
             *w += p * error / scale;
         }
         let keep = 1.0 / self.forget;
-        let (mut rest, mut trace) = (self.covariance.as_mut_slice(), 0.0);
+        let (mut rest, mut trace, mut sound) = (self.covariance.as_mut_slice(), 0.0, true);
         for (i, pi) in px.iter().enumerate() {
             let Some((row, below)) = rest.split_at_mut_checked(i + 1) else { return };
             rest = below;
@@ -126,16 +134,50 @@ impl Line {
             for (p, pj) in row.iter_mut().zip(px.iter()) {
                 *p = (*p - gain * pj) * keep;
             }
-            trace += row.last().copied().unwrap_or(0.0);
+            let diagonal = row.last().copied().unwrap_or(0.0);
+            sound &= diagonal > 0.0;
+            trace += diagonal;
         }
-        self.guard(size, trace);
+        self.guard(size, if sound { trace } else { f64::NAN });
+        self.hold(size);
+    }
+
+    /// Forgets everything.
+    pub fn restart(&mut self) {
+        *self = Line::new(self.forget, self.prior);
+    }
+
+    /// Gives one coefficient, in turn, a little certainty of its own (as `forecast`'s lines do): those
+    /// whose inputs stay silent for long keep theirs.
+    fn hold(&mut self, size: usize) {
+        self.steps += 1;
+        if !self.steps.is_multiple_of(TURN) {
+            return;
+        }
+        let turn = (self.steps / TURN % size as u64) as usize;
+        let column = &mut self.scratch.px;
+        column.clear();
+        let entry = |other: usize| {
+            let (row, column) = (turn.max(other), turn.min(other));
+            self.covariance.get(row * (row + 1) / 2 + column).copied().unwrap_or(0.0)
+        };
+        column.extend((0..size).map(entry));
+        let certainty = CERTAIN * (1.0 - self.forget) * size as f64 * TURN as f64;
+        let own = column.get(turn).copied().unwrap_or(0.0).max(0.0);
+        let scale = certainty / (1.0 + certainty * own);
+        let mut rest = self.covariance.as_mut_slice();
+        for (i, pi) in column.iter().enumerate() {
+            let Some((row, below)) = rest.split_at_mut_checked(i + 1) else { return };
+            rest = below;
+            let gain = scale * pi;
+            row.iter_mut().zip(column.iter()).for_each(|(p, pj)| *p -= gain * pj);
+        }
     }
 
     fn guard(&mut self, size: usize, trace: f64) {
-        let bound = WIND_UP * PRIOR * size as f64;
-        if !trace.is_finite() || trace < 0.0 || self.weights.iter().any(|w| !w.is_finite() || w.abs() > 1e6) {
-            let forget = self.forget;
-            *self = Line::new(forget);
+        let bound = WIND_UP * self.prior * size as f64;
+        if !trace.is_finite() || self.weights.iter().any(|w| !w.is_finite() || w.abs() > 1e6) {
+            self.restart();
             self.grow(size);
         } else if trace > bound {
             let shrink = bound / trace;
@@ -147,7 +189,7 @@ impl Line {
         for row in self.weights.len()..size {
             self.weights.push(0.0);
             self.covariance.resize(self.covariance.len() + row, 0.0);
-            self.covariance.push(PRIOR);
+            self.covariance.push(self.prior);
         }
     }
 }
@@ -171,7 +213,7 @@ mod tests {
 
     #[test]
     fn finds_a_line_and_grows_with_its_inputs() {
-        let mut line = Line::new(0.999);
+        let mut line = Line::new(0.999, 0.5);
         for i in 0..400u32 {
             let a = ((i * 37 % 100) as f32 - 50.0) / 50.0;
             line.fit(&[1.0, a], 2.0 + 3.0 * f64::from(a));
@@ -185,7 +227,7 @@ mod tests {
     fn the_logistic_step_goes_along_the_negative_numeric_gradient() {
         let x = [1.0f32, -0.7, 0.3];
         let loss = |w: &[f64]| -sigmoid(dot(w, &x)).ln();
-        let mut line = Line::new(1.0);
+        let mut line = Line::new(1.0, 0.5);
         line.grow(3);
         line.weights = vec![0.2, -0.1, 0.4];
         let before = line.weights.clone();
@@ -203,7 +245,7 @@ mod tests {
 
     #[test]
     fn silence_does_not_wind_it_up() {
-        let mut line = Line::new(0.9);
+        let mut line = Line::new(0.9, 0.5);
         for _ in 0..10_000 {
             line.fit(&[1.0, 0.0, 0.0], 1.0);
         }

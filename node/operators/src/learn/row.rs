@@ -18,6 +18,11 @@ const DAY: f64 = 24.0 * HOUR;
 const CROSSED: usize = 3;
 /// Categories whose rows are groups.
 const GROUPED: usize = 4;
+/// Numbers of which a coarse level is a group, the logarithm of its width, and categories that it is
+/// crossed with.
+const LEVELS: usize = 1;
+const LEVEL: f64 = 0.35;
+const LEVELLED: usize = 2;
 /// Cells of a row at most.
 const TOKENS_MAX: usize = 32;
 /// Beyond, a number counts as missing: its square must stay finite.
@@ -27,11 +32,15 @@ const NUMBER_MAX: f64 = 1e100;
 #[derive(Debug, Default)]
 pub struct Row {
     pub numbers: Vec<(u64, f64)>,
+    /// Those among them that are fields of the event.
+    pub own: Vec<(u64, f64)>,
     pub tokens: Vec<u16>,
     /// Tokens whose cell's means are inputs of the lines as well.
     pub encoded: Vec<(u64, u16)>,
     /// What is remembered of lately: categories, pairs of them, each at its hour, and all together.
     pub groups: Vec<(u64, u16)>,
+    /// Whether the event has a key, and so a past of its own.
+    pub keyed: bool,
     parts: Parts,
 }
 
@@ -48,6 +57,8 @@ pub struct Context<'a> {
     pub unit: f64,
     /// The horizon, or a day: the measure of distances in time.
     pub span: f64,
+    /// The field that the label is measured from, by name; the outer one is none while that is open.
+    pub measured_from: Option<Option<u64>>,
     /// Whether there is a path to tell of: something was seen, and if its values are labels of rows, the
     /// rows have a key.
     pub path: bool,
@@ -74,9 +85,11 @@ impl Row {
     /// Makes this the event's row, whatever it was before.
     pub fn fill(&mut self, event: &Event, payload: &Map<String, Value>, context: &Context) {
         self.numbers.clear();
+        self.own.clear();
         self.tokens.clear();
         self.encoded.clear();
         self.groups.clear();
+        self.keyed = !event.key.is_empty();
         let mut parts = core::mem::take(&mut self.parts);
         parts.clear();
         Maker { row: self, context }.fields(event, payload, &mut parts);
@@ -175,6 +188,7 @@ impl Maker<'_> {
             other => {
                 if let Some(n) = number(other) {
                     self.number(name, n);
+                    self.row.own.push((name, n));
                     parts.levels.push((name, rung(n)));
                 }
             }
@@ -256,7 +270,8 @@ impl Maker<'_> {
     fn groups(&mut self, hour: u64, parts: &Parts) {
         let at_hour = const { text("at its hour") };
         self.group(const { text("all") }, &[]);
-        let mut rest = parts.categories.get(..GROUPED).unwrap_or(&parts.categories);
+        let all = parts.categories.get(..GROUPED).unwrap_or(&parts.categories);
+        let mut rest = all;
         rest.iter().for_each(|(name, category)| self.group(*name, &[*category]));
         self.group(at_hour, &[hour]);
         rest.iter().for_each(|(name, category)| self.group(named(at_hour, *name), &[*category, hour]));
@@ -265,6 +280,17 @@ impl Maker<'_> {
                 self.group(named(*name, *other), &[*category, *with]);
             }
             rest = others;
+        }
+        // Rows that are about as far, as heavy, as long; but what the label is measured from is in it.
+        let Some(but) = self.context.measured_from else { return };
+        let levels = self.row.own.iter().filter(|(name, _)| Some(*name) != but).take(LEVELS);
+        let levels: Vec<(u64, u64)> = levels.map(|(name, n)| (*name, step(*n, LEVEL))).collect();
+        for (name, level) in levels {
+            self.group(named(const { text("level") }, name), &[level]);
+            for (other, category) in all.iter().take(LEVELLED) {
+                let kind = named(named(const { text("level") }, name), *other);
+                self.group(kind, &[level, *category]);
+            }
         }
     }
 
@@ -289,7 +315,12 @@ impl Maker<'_> {
 
 /// Values within about a percent are one rung.
 fn rung(value: f64) -> u64 {
-    let steps = (value.abs().max(1e-12).ln() / 0.015).round() + 100_000.0;
+    step(value, 0.015)
+}
+
+/// The number on a ladder on which each step is larger by this logarithm.
+fn step(value: f64, size: f64) -> u64 {
+    let steps = (value.abs().max(1e-12).ln() / size).round() + 100_000.0;
     steps as u64 * 2 + u64::from(value < 0.0)
 }
 
