@@ -8,7 +8,7 @@
 //!
 //! Measured at H = 1 / 24 / 48: 0.3145 / 1.4740 / 2.5267; the last value 0.4043 / 1.8178 / 2.8522.
 //!
-//! `cargo run --release -p dunlin-operators --example forecast_bars [first]`
+//! `cargo run --release -p dunlin-operators --example forecast_bars [first] [MODEL …]`
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a measurement that cannot run may stop")]
 
 use std::path::PathBuf;
@@ -76,11 +76,13 @@ fn main() {
         (values().map(|value| (value - mean).powi(2)).sum::<f64>() / STANDARD as f64).sqrt()
     };
     let deviations: Vec<f64> = (0..table.names.len()).map(deviation).collect();
+    let named: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "first").collect();
+    let models = (!named.is_empty()).then_some(named);
     let mut forecast = Forecast::new(&ForecastSpec {
         targets: table.names.clone(),
         horizon: Horizon::Steps(AHEAD as u16),
         features: None,
-        models: None,
+        models,
         interval: None,
         seed: 0,
     })

@@ -34,6 +34,12 @@ fn spans() -> ForecastSpec {
     spec(&["v", "w"], Horizon::Spans(vec![Span(HOUR), Span(5 * HOUR)]))
 }
 
+/// With every model there is, those that are silent by default too.
+fn every_model(spec: ForecastSpec) -> ForecastSpec {
+    let names = ["last_value", "seasonal", "holt_winters", "rls", "fields", "elman", "diagonal"];
+    ForecastSpec { models: Some(names.map(String::from).to_vec()), ..spec }
+}
+
 fn event(index: u32, key: &str, time: u64, payload: String) -> Invoked {
     let id = EventId { log: LogId([1; 16]), epoch: Epoch(1), seq: Seq(1), index };
     let key = Bytes::copy_from_slice(key.as_bytes());
@@ -88,7 +94,7 @@ fn payload(out: &FromHead) -> Value {
 
 #[test]
 fn another_future_leaves_the_past_as_it_was_bit_for_bit() {
-    for spec in [steps(4), spans()] {
+    for spec in [steps(4), spans(), every_model(spans())] {
         let (now, then) = (events(300, 1), events(450, 2));
         let mixed: Vec<Invoked> = now.iter().take(200).chain(then.iter().skip(200)).cloned().collect();
         let until = |events: &[Invoked]| run(&spec, events, 64, false).out;
@@ -102,7 +108,7 @@ fn another_future_leaves_the_past_as_it_was_bit_for_bit() {
 #[test]
 fn state_holds_everything_and_batches_have_no_edges() {
     // Long enough for two snapshots of each key, and for reads while one is in the making.
-    for spec in [steps(3), spans()] {
+    for spec in [steps(3), spans(), every_model(steps(3))] {
         let events = events(3 * 280, 3);
         let whole = run(&spec, &events, events.len(), false);
         assert_eq!(run(&spec, &events, 47, true), whole);
@@ -193,6 +199,33 @@ fn what_is_no_object_fails_alone_and_wrong_tables_are_refused() {
     assert_eq!((handled.emitted.len(), handled.failed.len(), handled.failed[0].index), (2, 1, 1));
     let unknown = ForecastSpec { models: Some(vec!["oracle".into()]), ..steps(1) };
     assert!(Forecast::new(&unknown).unwrap_err().contains("holt_winters"));
+    let misspelt = ForecastSpec { models: Some(vec!["elmann".into()]), ..steps(1) };
+    assert!(Forecast::new(&misspelt).unwrap_err().contains("'elman'"));
+}
+
+#[test]
+fn networks_take_weight_where_only_they_can_tell() {
+    // Each value goes up or down as the last two moves were alike or not, or strays.
+    let (mut moves, mut at, mut values) = ([1.0, -1.0], 0.0, Vec::new());
+    for i in 0..6000u64 {
+        let [one, two] = moves;
+        let next: f64 = if noise(i) > 0.35 { noise(i + 9_000_000).signum() } else { one * two };
+        moves = [two, next];
+        at = 0.9 * at + next;
+        values.push(at);
+    }
+    let one = |(i, value): (usize, &f64)| {
+        event(i as u32, "k", 1_600_000_000_000 + i as u64 * HOUR, format!(r#"{{"v":{value}}}"#))
+    };
+    let events: Vec<Invoked> = values.iter().enumerate().map(one).collect();
+    let mean = |spec: &ForecastSpec| {
+        let out = run(spec, &events, 500, false).out;
+        let said = out.iter().rev().find(|one| one.side == Some(0)).map(payload).unwrap();
+        (said["forecast"]["v"]["running"]["mae"][0].as_f64().unwrap(), said["weights"].clone())
+    };
+    let ((without, weights), (with, named)) = (mean(&steps(1)), mean(&every_model(steps(1))));
+    assert!(weights.get("elman").is_none() && named.get("elman").is_some());
+    assert!(with < 0.95 * without, "{with} with them, {without} without; {named}");
 }
 
 #[test]
@@ -206,12 +239,20 @@ fn no_key_can_reach_what_is_the_stages_own() {
     }
 }
 
+const AHEAD: usize = 6;
+
 /// Root mean squared errors over a run from the 100th forecast on (four days: a naive line that is
 /// given its season has an unfair start), by horizon: the ensemble's against those of "as it is" and
 /// "as it was a day before".
 #[track_caller]
 fn holds(name: &str, values: &[Option<f64>]) {
-    let (ahead, warm) = (6usize, 100usize);
+    held(name, values, steps(AHEAD as u16));
+    held(&format!("{name}, every model"), values, every_model(steps(AHEAD as u16)));
+}
+
+#[track_caller]
+fn held(name: &str, values: &[Option<f64>], spec: ForecastSpec) {
+    let (ahead, warm) = (AHEAD, 100usize);
     let events: Vec<Invoked> = values
         .iter()
         .enumerate()
@@ -220,7 +261,7 @@ fn holds(name: &str, values: &[Option<f64>]) {
             event(i as u32, "k", 1_600_000_000_000 + i as u64 * HOUR, format!(r#"{{"v":{value}}}"#))
         })
         .collect();
-    let ran = run(&steps(ahead as u16), &events, 500, false);
+    let ran = run(&spec, &events, 500, false);
     assert_eq!(ran.out.iter().filter(|one| one.side.is_none()).count(), values.len(), "{name}");
     let there: Vec<f64> = values.iter().flatten().copied().filter(|v| v.abs() < 1e100).collect();
     let mut squares = vec![[0.0; 3]; ahead];

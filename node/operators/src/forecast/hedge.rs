@@ -4,20 +4,28 @@
 use serde::{Deserialize, Serialize};
 
 /// The experts, in the order of every list of forecasts: the last value, the seasonal one, the
-/// smoothings, the lines on the series' own past, and the line that sees the other fields too.
-pub const EXPERTS: usize = 10;
+/// smoothings, the lines on the series' own past, the line that sees the other fields too, and the
+/// networks.
+pub const EXPERTS: usize = 12;
+pub const FIELDS: usize = 9;
+pub const ELMAN: usize = 10;
+pub const DIAGONAL: usize = 11;
 pub const SMOOTHINGS: [f64; 4] = [0.1, 0.3, 0.6, 0.9];
 /// Memories of the own lines, and that of the line with fields, in steps.
 pub const MEMORIES: [f64; 3] = [100.0, 330.0, 2000.0];
 pub const FIELDS_MEMORY: f64 = 1000.0;
 /// What experts are called in `models` and `weights`, and how many of them each name stands for.
-pub const FAMILIES: [(&str, usize); 5] = [
+pub const FAMILIES: [(&str, usize); 7] = [
     ("last_value", 1),
     ("seasonal", 1),
     ("holt_winters", SMOOTHINGS.len()),
     ("rls", MEMORIES.len()),
     ("fields", 1),
+    ("elman", 1),
+    ("diagonal", 1),
 ];
+/// Those that speak only where `models` names them.
+pub const BY_NAME: [&str; 2] = ["elman", "diagonal"];
 
 const DISCOUNT: f64 = 0.995;
 /// How fast weight follows lost ground, per loss in units of the naive line's mean loss.

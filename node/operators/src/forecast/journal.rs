@@ -21,7 +21,7 @@ use super::model::{Model, Row};
 use super::settings::Settings;
 use crate::operator::State;
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 /// Rows from one snapshot to the next.
 const EVERY: u64 = 128;
 /// Pieces of a snapshot at most, one per event; and how long a piece is at least.

@@ -11,6 +11,7 @@
 //! | `model`, `track` | all of a key; one target of it: its experts, their combination, what waits |
 //! | `past`, `scale`, `season`, `fields` | recent values, their size, the calendar period, other numbers |
 //! | `rls`, `holt_winters` | recursive least squares for all horizons; level and season |
+//! | `nets` | networks that remember |
 //! | `hedge`, `guard` | weights of the experts; when the naive line is safer |
 //! | `band`, `drift`, `scores` | intervals, drift marks, metrics |
 //!
@@ -26,6 +27,7 @@ mod hedge;
 mod holt_winters;
 mod journal;
 mod model;
+mod nets;
 mod origin;
 mod past;
 mod payload;

@@ -4,6 +4,7 @@ use dunlin_protocol::time::Time;
 use serde::{Deserialize, Serialize};
 
 use super::hedge::{EXPERTS, FAMILIES};
+use super::nets::Both;
 
 /// What was said at one event about one target.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -46,6 +47,8 @@ pub struct Origin {
     /// What each line saw, and its gain.
     pub inputs: Vec<f64>,
     pub gains: Vec<Vec<f64>>,
+    /// What the networks saw.
+    pub nets: Both,
     /// What each expert said, by horizon: changes from the last value, in units.
     pub said: Vec<[f32; EXPERTS]>,
     /// What they said together, guarded or not, by horizon.

@@ -3,7 +3,7 @@
 use dunlin_protocol::pipeline::manifest::{F64, ForecastSpec, Horizon};
 
 use super::fields::{FIELDS_MAX, PER_FIELD};
-use super::hedge::{EXPERTS, FAMILIES, MEMORIES};
+use super::hedge::{BY_NAME, EXPERTS, FAMILIES, MEMORIES};
 use super::season::STEPS_MAX;
 use super::track::INPUTS;
 use crate::spelling::nearest;
@@ -16,6 +16,7 @@ pub struct Settings {
     pub features: Option<Vec<String>>,
     pub active: [bool; EXPERTS],
     pub coverage: f64,
+    pub seed: u64,
 }
 
 impl Settings {
@@ -26,7 +27,12 @@ impl Settings {
                 "interval = {coverage} is no coverage: write a number between 0 and 1, as 0.9"
             ));
         }
-        let mut active = [spec.models.is_none(); EXPERTS];
+        let mut active = [false; EXPERTS];
+        if spec.models.is_none() {
+            let by_default =
+                FAMILIES.iter().flat_map(|(name, experts)| (0..*experts).map(|_| !BY_NAME.contains(name)));
+            active.iter_mut().zip(by_default).for_each(|(on, by_default)| *on = by_default);
+        }
         for model in spec.models.iter().flatten() {
             let mut first = 0;
             let mut known = false;
@@ -51,6 +57,7 @@ impl Settings {
             features: spec.features.clone(),
             active,
             coverage,
+            seed: spec.seed,
         })
     }
 

@@ -11,8 +11,9 @@ use super::band::Band;
 use super::drift::Drift;
 use super::fields::{Fields, INPUT_MAX, PER_FIELD};
 use super::guard::Guard;
-use super::hedge::{EXPERTS, FAMILIES, FIELDS_MEMORY, Hedge, MEMORIES, SMOOTHINGS};
+use super::hedge::{ELMAN, EXPERTS, FAMILIES, FIELDS, FIELDS_MEMORY, Hedge, MEMORIES, SMOOTHINGS};
 use super::holt_winters::HoltWinters;
+use super::nets::{Nets, TAKES};
 use super::origin::{Forecast, Origin, Settled, rounded};
 use super::past::Past;
 use super::rls::Rls;
@@ -47,6 +48,7 @@ pub struct Track {
     smoothings: Vec<HoltWinters>,
     /// The lines on the own past, and behind them the one with fields, if there are any.
     lines: Vec<Rls>,
+    nets: Nets,
     hedges: Vec<Hedge>,
     guards: Vec<Guard>,
     bands: Vec<Band>,
@@ -78,6 +80,7 @@ impl Track {
             last_season: Vec::new(),
             smoothings: SMOOTHINGS.iter().map(|rate| HoltWinters::new(*rate)).collect(),
             lines,
+            nets: Nets::new(settings),
             hedges: vec![Hedge::new(); horizons],
             guards: vec![Guard::new(); horizons],
             bands: vec![Band::new(); horizons],
@@ -129,6 +132,12 @@ impl Track {
             self.rescale(&by, factor);
             self.bands.iter_mut().for_each(|band| band.rescale(factor));
             self.drift.rescale(factor);
+            self.nets.rescale(factor);
+        }
+        if let Some(last) = self.past.back(0)
+            && self.scale.unit > 0.0
+        {
+            self.nets.came(((value - last) / self.scale.unit).clamp(-CHANGE_MAX, CHANGE_MAX));
         }
         let done = self.settle(settings, at, value);
         self.past.push(at, value);
@@ -205,6 +214,7 @@ impl Track {
                 for (line, gain) in self.lines.iter_mut().zip(&origin.gains) {
                     line.learn(horizon, &origin.inputs, gain, bounded);
                 }
+                self.nets.learn(horizon, &origin.nets, bounded);
                 let says = (origin.forecast.value.get(horizon), origin.forecast.width.get(horizon));
                 let (Some(said), Some(width)) = says else { continue };
                 let error = (value - said).abs();
@@ -250,9 +260,16 @@ impl Track {
         x
     }
 
+    /// What the networks take in, of the lines' inputs.
+    fn takes(inputs: &[f64]) -> [f64; TAKES] {
+        // One ago less now, the level, sine and cosine of the season.
+        [2, 1, 2 + LAGS, 3 + LAGS].map(|place| inputs.get(place).copied().unwrap_or(0.0))
+    }
+
     fn forecast(&mut self, settings: &Settings, at: Time, value: f64, fields: &Fields, own: Option<usize>) {
         let unit = self.scale.unit;
         let inputs = self.inputs(at, value, fields, own);
+        let takes = Track::takes(&inputs);
         let mut said = vec![[0.0f32; EXPERTS]; settings.horizons()];
         let in_units = |other: f64| {
             if unit > 0.0 { ((other - value) / unit).clamp(-CHANGE_MAX, CHANGE_MAX) as f32 } else { 0.0 }
@@ -278,8 +295,16 @@ impl Track {
                 }
             }
         }
+        for (index, net) in self.nets.step(&takes).into_iter().enumerate() {
+            for (said, expects) in said.iter_mut().zip(net) {
+                if let Some(place) = said.get_mut(ELMAN + index) {
+                    *place = expects.clamp(-CHANGE_MAX, CHANGE_MAX) as f32;
+                }
+            }
+        }
         let mut says = settings.active;
-        says.iter_mut().skip(first + self.lines.len()).for_each(|says| *says = false);
+        // Without fields, there is no line that sees them.
+        says.iter_mut().take(FIELDS + 1).skip(first + self.lines.len()).for_each(|says| *says = false);
         let mut forecast = Forecast { at, last_value: value, ..Forecast::default() };
         let mut combined = Vec::with_capacity(settings.horizons());
         for (((hedge, guard), band), said) in self.hedges.iter().zip(&self.guards).zip(&self.bands).zip(&said)
@@ -316,6 +341,7 @@ impl Track {
             number: self.past.seen(),
             inputs,
             gains,
+            nets: self.nets.seen(),
             said,
             combined,
             truth: vec![0.0; settings.horizons()],

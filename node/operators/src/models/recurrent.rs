@@ -36,30 +36,35 @@ pub trait Net: Debug {
     fn learn(&mut self, pull: &[f64]);
 }
 
-/// A network and the line on it that says one number.
+/// A network and the lines on it: what comes next, and as much beside that as is asked for.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Recurrent<N> {
     net: N,
-    line: Rls,
-    /// What the line sees: one, the row, the units. And its gain.
+    /// What comes next, then the others.
+    lines: Rls,
+    seen: Seen,
+    /// Running mean size of the error of what came next.
+    size: f64,
+    learned: u64,
+}
+
+/// What the lines saw at a step: one, the row, the units; and their gain. It waits for outcomes.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Seen {
     sees: Vec<f64>,
     gain: Vec<f64>,
-    /// Running mean size of the error.
-    size: f64,
-    seen: u64,
 }
 
 impl<N: Net> Recurrent<N> {
     pub fn new(net: N) -> Recurrent<N> {
+        Recurrent::with(net, 0)
+    }
+
+    /// With so many lines more, whose outcomes come late.
+    pub fn with(net: N, late: usize) -> Recurrent<N> {
         let sees = 1 + net.inputs() + net.units().len();
-        Recurrent {
-            line: Rls::new(MEMORY, sees, 1),
-            sees: vec![0.0; sees],
-            gain: Vec::new(),
-            size: 0.0,
-            seen: 0,
-            net,
-        }
+        let seen = Seen { sees: vec![0.0; sees], gain: Vec::new() };
+        Recurrent { lines: Rls::new(MEMORY, sees, 1 + late), net, seen, size: 0.0, learned: 0 }
     }
 
     /// Takes a row in.
@@ -72,36 +77,61 @@ impl<N: Net> Recurrent<N> {
             .take(inputs)
             .collect();
         self.net.step(&row);
-        self.sees.clear();
-        self.sees.push(1.0);
-        self.sees.extend_from_slice(&row);
-        self.sees.extend_from_slice(self.net.units());
-        self.gain = self.line.gain(&self.sees);
+        let Seen { sees, gain } = &mut self.seen;
+        sees.clear();
+        sees.push(1.0);
+        sees.extend_from_slice(&row);
+        sees.extend_from_slice(self.net.units());
+        *gain = self.lines.gain(sees);
     }
 
     /// What is expected to come now: zero before the first step.
     pub fn says(&self) -> f64 {
-        self.line.predict(&self.sees).next().unwrap_or(0.0)
+        self.lines.predict(&self.seen.sees).next().unwrap_or(0.0)
+    }
+
+    /// What the late lines expect.
+    pub fn says_late(&self) -> impl Iterator<Item = f64> + '_ {
+        self.lines.predict(&self.seen.sees).skip(1)
+    }
+
+    /// What the last step has left, for `learn_late`.
+    pub fn seen(&self) -> &Seen {
+        &self.seen
     }
 
     /// What has come, after the last step.
     pub fn learn(&mut self, outcome: f64) {
         let Some(outcome) = known(outcome) else { return };
-        if self.gain.is_empty() {
+        let Seen { sees, gain } = &self.seen;
+        if gain.is_empty() {
             return;
         }
         let error = outcome - self.says();
-        self.seen += 1;
-        let bound = if self.seen > 20 { CLIP * self.size } else { f64::INFINITY };
+        self.learned += 1;
+        let bound = if self.learned > 20 { CLIP * self.size } else { f64::INFINITY };
         let bounded = error.clamp(-bound, bound);
-        self.size += (bounded.abs() - self.size) / self.seen.min(500) as f64;
+        self.size += (bounded.abs() - self.size) / self.learned.min(500) as f64;
         if self.size > 0.0 {
-            let own = self.line.weights(0).iter().skip(1 + self.net.inputs());
+            let own = self.lines.weights(0).iter().skip(1 + self.net.inputs());
             // In sizes of the error, so that units do not matter.
             let pull: Vec<f64> = own.map(|weight| -weight * bounded / (self.size * self.size)).collect();
             self.net.learn(&pull);
         }
-        self.line.learn(0, &self.sees, &self.gain, outcome);
+        self.lines.learn(0, sees, gain, outcome);
+    }
+
+    /// The outcome of a late line, as it was seen.
+    pub fn learn_late(&mut self, line: usize, seen: &Seen, outcome: f64) {
+        if !seen.gain.is_empty() {
+            self.lines.learn(1 + line, &seen.sees, &seen.gain, outcome);
+        }
+    }
+
+    /// Outcomes are measured by another unit: what was one is now `by`.
+    pub fn rescale(&mut self, by: f64) {
+        self.lines.rescale(&vec![1.0; self.lines.inputs()], by);
+        self.size *= by;
     }
 }
 
