@@ -24,8 +24,6 @@ pub const FAMILIES: [(&str, usize); 7] = [
     ("elman", 1),
     ("diagonal", 1),
 ];
-/// Those that speak only where `models` names them.
-pub const BY_NAME: [&str; 2] = ["elman", "diagonal"];
 
 const DISCOUNT: f64 = 0.995;
 /// How fast weight follows lost ground, per loss in units of the naive line's mean loss.

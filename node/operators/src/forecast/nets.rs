@@ -16,6 +16,9 @@ use crate::models::recurrent::{Recurrent, Seen};
 pub const TAKES: usize = 4;
 const ELMANS_UNITS: usize = 8;
 const CELLS: usize = 8;
+/// What the lines on both see, and about how many numbers both hold beside those lines' coefficients.
+pub const SEES: usize = 2 * (1 + TAKES) + ELMANS_UNITS + 2 * CELLS;
+pub const NUMBERS: usize = 2000;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Nets {

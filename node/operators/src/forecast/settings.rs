@@ -3,7 +3,8 @@
 use dunlin_protocol::pipeline::manifest::{F64, ForecastSpec, Horizon};
 
 use super::fields::{FIELDS_MAX, PER_FIELD};
-use super::hedge::{BY_NAME, EXPERTS, FAMILIES, MEMORIES};
+use super::hedge::{EXPERTS, FAMILIES, MEMORIES};
+use super::nets::{NUMBERS, SEES};
 use super::season::STEPS_MAX;
 use super::track::INPUTS;
 use crate::spelling::nearest;
@@ -27,12 +28,7 @@ impl Settings {
                 "interval = {coverage} is no coverage: write a number between 0 and 1, as 0.9"
             ));
         }
-        let mut active = [false; EXPERTS];
-        if spec.models.is_none() {
-            let by_default =
-                FAMILIES.iter().flat_map(|(name, experts)| (0..*experts).map(|_| !BY_NAME.contains(name)));
-            active.iter_mut().zip(by_default).for_each(|(on, by_default)| *on = by_default);
-        }
+        let mut active = [spec.models.is_none(); EXPERTS];
         for model in spec.models.iter().flatten() {
             let mut first = 0;
             let mut known = false;
@@ -74,7 +70,8 @@ impl Settings {
         let horizons = self.horizons();
         let inputs = INPUTS + PER_FIELD * FIELDS_MAX;
         let lines = (MEMORIES.len() + 1) * (inputs * inputs / 2 + horizons * inputs);
-        let waiting = horizons * (horizons * (EXPERTS / 2 + 3) + (MEMORIES.len() + 2) * inputs);
-        self.targets.len() * (lines + waiting + 2 * STEPS_MAX)
+        let nets = NUMBERS + horizons * SEES;
+        let waiting = horizons * (horizons * (EXPERTS / 2 + 3) + (MEMORIES.len() + 2) * inputs + 2 * SEES);
+        self.targets.len() * (lines + nets + waiting + 2 * STEPS_MAX)
     }
 }
