@@ -176,7 +176,12 @@ fn the_same_file_changes_nothing_and_remove_frees_everything() {
         });
     }
 
+    // Somebody who follows is told, and is not left waiting.
+    let follower = mesh[0].cli_started(&["tail", "gone/ordered", "--follow"], b"");
     mesh[2].cli(&["remove", "gone"]).ok();
+    let told_so = follower.wait(30);
+    assert_eq!(told_so.code, Some(1), "{}", told_so.stderr);
+    assert!(told_so.stderr.contains("pipeline 'gone' was removed"), "{}", told_so.stderr);
     for ((node, empty), full) in mesh.iter().zip(&empty).zip(&full) {
         wait_for("its actors end", 30, || {
             let nodes = node.get("/v1/nodes").json();

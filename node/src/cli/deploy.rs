@@ -10,7 +10,9 @@ use dunlin_operators::check;
 use dunlin_protocol::id::{Digest, Name, NodeId};
 use dunlin_protocol::limits::{MANIFEST_BYTES_MAX, MODULE_BYTES_MAX};
 use dunlin_protocol::pipeline::manifest::{Connector, Manifest, Module, Operator, WasmSpec};
-use dunlin_protocol::rpc::{Fault, FaultKind, Liveness, PipelineState, Request, Response, Shown};
+use dunlin_protocol::rpc::{
+    ActorStatus, Fault, FaultKind, Liveness, PipelineState, Request, Response, Shown,
+};
 use indicatif::ProgressBar;
 
 use super::client::{Client, Failure, ask_patiently};
@@ -21,6 +23,9 @@ use crate::api::json::DeployedJson;
 /// A pipeline that does not run by then is deployed but not well.
 const RUNNING_DEADLINE: Duration = Duration::from_secs(60);
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
+/// A node hears every two seconds what its sources meet: one that has read nothing and complains of
+/// nothing by then has an empty file.
+const FILE_DEADLINE: Duration = Duration::from_secs(3);
 /// Every component and core module begins so.
 const WASM_MAGIC: &[u8] = b"\0asm";
 
@@ -87,7 +92,7 @@ pub fn send(
         }
         name_module(&mut manifest, &stage, digest);
     }
-    resolve_sources(&mut manifest, file)?;
+    let files = resolve_sources(&mut manifest, file)?;
     bar.set_message("placing");
     let deployed = match ask_patiently(client, Request::Deploy { manifest })? {
         Response::Deployed { pipeline, revision, changed, actors } => {
@@ -95,7 +100,7 @@ pub fn send(
         }
         other => return Err(wrong_answer(&other)),
     };
-    wait_until_running(client, &deployed, |shown| {
+    wait_until_running(client, &deployed, &files, |shown| {
         let actors: usize = shown.stages.iter().map(|stage| stage.actors.len()).sum();
         bar.set_message(format!("waiting until it runs, {actors} actors so far"));
     })?;
@@ -160,23 +165,28 @@ fn name_module(manifest: &mut Manifest, stage: &Name, digest: Digest) {
 }
 
 /// A source's file is read by the node that takes the deploy, whose working directory is another.
-fn resolve_sources(manifest: &mut Manifest, file: &PipelineFile) -> anyhow::Result<()> {
-    for source in manifest.sources.values_mut() {
+/// Returned are the sources that read files.
+fn resolve_sources(manifest: &mut Manifest, file: &PipelineFile) -> anyhow::Result<Vec<Name>> {
+    let mut files = Vec::new();
+    for (name, source) in &mut manifest.sources {
         if let Connector::File { path, .. } = &mut source.connector {
             let absolute: PathBuf = std::path::absolute(file.base.join(&*path))
                 .with_context(|| format!("the source file '{path}' has no absolute path: check the path"))?;
             *path = absolute.to_string_lossy().into_owned();
+            files.push(name.clone());
         }
     }
-    Ok(())
+    Ok(files)
 }
 
 fn wait_until_running(
     client: &dyn Client,
     deployed: &DeployedJson,
+    files: &[Name],
     mut seen: impl FnMut(&Shown),
 ) -> anyhow::Result<()> {
     let began = Instant::now();
+    let mut runs_since = None;
     let mut trouble = None;
     while began.elapsed() < RUNNING_DEADLINE {
         match client.ask(Request::Show { pipeline: deployed.pipeline.clone() }) {
@@ -190,7 +200,18 @@ fn wait_until_running(
                         deployed.pipeline
                     );
                 }
-                if shown.state == PipelineState::Running || (!deployed.changed && has_begun(&shown)) {
+                if deployed.changed
+                    && let Some((source, trouble)) = file_in_trouble(&shown, files)
+                {
+                    bail!("'{}' is deployed, but its source '{source}' waits: {trouble}", deployed.pipeline);
+                }
+                if shown.state == PipelineState::Running {
+                    let since = *runs_since.get_or_insert_with(Instant::now);
+                    if !deployed.changed || files_are_read(&shown, files) || since.elapsed() >= FILE_DEADLINE
+                    {
+                        return Ok(());
+                    }
+                } else if !deployed.changed && has_begun(&shown) {
                     return Ok(());
                 }
                 if only_the_absent_wait(client, &shown)? {
@@ -219,6 +240,30 @@ fn wait_until_running(
 /// What was deployed before is not waited for again: a sink that is stuck by now is no news of this deploy.
 fn has_begun(shown: &Shown) -> bool {
     shown.stages.iter().flat_map(|stage| &stage.actors).all(|actor| actor.epoch > 0)
+}
+
+/// The first of these sources that cannot read its file, and why.
+fn file_in_trouble<'a>(shown: &'a Shown, files: &'a [Name]) -> Option<(&'a Name, &'a str)> {
+    actors_of(shown, files).find_map(|(source, actor)| {
+        let trouble = actor.trouble.as_deref().filter(|_| actor.epoch > 0 && !is_read(actor))?;
+        Some((source, trouble))
+    })
+}
+
+fn files_are_read(shown: &Shown, files: &[Name]) -> bool {
+    // A log that takes a file's lines is begun after the deploy: until then there is nothing to see.
+    files.iter().all(|file| actors_of(shown, std::slice::from_ref(file)).any(|(_, source)| is_read(source)))
+}
+
+fn is_read(source: &ActorStatus) -> bool {
+    source.events_in + source.rejected > 0
+}
+
+fn actors_of<'a>(shown: &'a Shown, of: &'a [Name]) -> impl Iterator<Item = (&'a Name, &'a ActorStatus)> {
+    let stages = of
+        .iter()
+        .filter_map(|name| Some((name, shown.stages.iter().find(|stage| stage.stage == name.as_str())?)));
+    stages.flat_map(|(name, stage)| stage.actors.iter().map(move |actor| (name, actor)))
 }
 
 /// Whether everything runs but for what stands on nodes that are away: those take it when they are back,

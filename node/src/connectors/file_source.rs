@@ -157,6 +157,10 @@ impl<'a> Reading<'a> {
         }
         let format =
             Format::csv(text).map_err(|why| self.trouble(&format!("has no usable header ({why})")))?;
+        // Otherwise each of its lines would be turned away, for the same reason.
+        if let Some(missing) = format.lacks(feed.source()) {
+            return Err(self.trouble(&format!("has no column '{missing}', which the source names")));
+        }
         self.format = Some(format);
         Ok(())
     }

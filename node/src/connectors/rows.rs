@@ -33,6 +33,13 @@ impl Format {
         Ok(Format::Csv(columns))
     }
 
+    /// The field that the source needs and the header does not have.
+    pub fn lacks<'a>(&self, source: &'a Source) -> Option<&'a str> {
+        let Format::Csv(columns) = self else { return None };
+        let needed = [&source.key, &source.time].into_iter().flatten();
+        needed.map(|field| &**field).find(|field| columns.iter().all(|column| column != field))
+    }
+
     /// Whether a file whose first line this is holds JSON lines.
     pub fn is_json(first: &[u8]) -> bool {
         unmarked(first).trim_ascii().starts_with(b"{")

@@ -126,6 +126,13 @@ impl Peer {
     pub(super) fn follow_streams(&mut self, effects: &mut Effects) {
         let taps: Vec<RequestId> = self.taps.keys().copied().collect();
         for id in taps {
+            if let Some(pipeline) = self.taps.get(&id).map(|tap| &tap.tail.pipeline)
+                && self.wiring.manifest(pipeline).is_none()
+            {
+                let why = format!("pipeline '{pipeline}' was removed: nothing more comes of its streams");
+                self.fail_tap(id, why, effects);
+                continue;
+            }
             self.forsake_streams(id, effects);
             self.follow_stream(id, false, effects);
         }
