@@ -116,7 +116,7 @@ fn batch() -> Message {
     let slice_event = |(index, event)| SliceEvent { index, output: 0, event };
     let slice =
         Slice { position, events: (0..).zip(events()).map(slice_event).collect(), mark: None, closed: None };
-    Message::Batch { edge: EdgeId(1), after: Position::START, slices: vec![slice], head: Seq(1) }
+    Message::Batch { edge: EdgeId(1), after: Position::START, slices: vec![slice], head: Seq(1), behind: 0 }
 }
 
 fn coding(criterion: &mut Criterion) {

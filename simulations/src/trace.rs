@@ -99,12 +99,12 @@ fn say(line: &mut Line, message: &Message, index_of: &impl Fn(NodeId) -> Option<
             let seq = |record: Option<&dunlin_protocol::log::record::Record>| record.map_or(0, |it| it.seq.0);
             write!(line, "catalog records {}..={} of {}", seq(first), seq(last), named(*node))
         }
-        Message::Batch { edge, after, slices, head } => {
+        Message::Batch { edge, after, slices, head, behind } => {
             let events: usize = slices.iter().map(|slice| slice.events.len()).sum();
             let to = slices.last().map_or(after.seq.0, |slice| slice.position.seq.0);
             write!(
                 line,
-                "batch on edge {}: {}..={to} of {}, {events} events",
+                "batch on edge {}: {}..={to} of {}, {events} events, {behind} behind",
                 edge.0,
                 after.seq.0 + 1,
                 head.0

@@ -125,7 +125,7 @@ fn a_file_source_says_what_it_waits_for_and_what_it_left_out() {
     let folder = mesh[0].data().join("rejected");
     let text = fs::read_to_string(fs::read_dir(&folder).unwrap().next().unwrap().unwrap().path()).unwrap();
     assert_eq!(text.lines().count(), 10, "{text}");
-    assert!(text.starts_with("line 2: ") && text.contains("line 20: "), "{text}");
+    assert!(text.starts_with("line 3: ") && text.contains("line 21: "), "{text}");
     assert!(mesh[0].get("/metrics").body.contains("dunlin_connector_lines_rejected 10"));
     mesh[0].cli(&["remove", "late"]).ok();
     wait_for("and goes with the pipeline", 30, || {

@@ -220,21 +220,3 @@ fn sinks_that_are_never_answered_hold_up_only_themselves() {
     outside.now(Says::Yes);
     wait_for("everything is out", 90, || (outside.taken() == 2 * sinks as u64).then_some(()));
 }
-
-#[test]
-fn a_stuck_sink_shows_all_that_waits_also_what_its_credit_keeps_from_it() {
-    let mesh = Mesh::of(1);
-    let node = &mesh[0];
-    let outside = Outside::start(Says::Nothing);
-    post(&mesh, "behind", &outside.url);
-    let filling = "x".repeat(1000);
-    let lines: String =
-        (0..5000).map(|n| format!("{{\"k\":\"K{}\",\"n\":{n},\"x\":\"{filling}\"}}\n", n % 9)).collect();
-    node.cli(&["publish", "behind/events", &mesh.write("behind.jsonl", &lines)]).ok();
-    let mut lag = 0;
-    let told = dunlin_tests::try_for(30, || {
-        lag = number(&stage(node, "behind", "post")["lag"]);
-        (4000..=6000).contains(&lag).then_some(())
-    });
-    assert!(told.is_some(), "5000 events wait, lag {lag}");
-}

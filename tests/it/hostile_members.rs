@@ -173,6 +173,7 @@ impl Liar<'_> {
                 edge: self.edge(),
                 at: self.position(),
                 head: Seq(awkward(self.chance)),
+                behind: awkward(self.chance),
             },
             6 => {
                 let event = Event {
@@ -192,6 +193,7 @@ impl Liar<'_> {
                     after: self.position(),
                     slices: vec![slice; self.chance.below(3) as usize],
                     head: Seq(awkward(self.chance)),
+                    behind: awkward(self.chance),
                 }
             }
             7 => Message::FallBack { edge: self.edge(), to: self.position() },

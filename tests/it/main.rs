@@ -34,6 +34,7 @@ mod given_up;
 mod hostile_clients;
 mod hostile_members;
 mod kills;
+mod lag;
 mod lost_tail;
 mod old_formats;
 mod ready;

@@ -1,5 +1,6 @@
 //! `dunlin deploy`: a pipeline file becomes a running pipeline.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
@@ -7,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use dunlin_operators::check;
-use dunlin_protocol::id::{Digest, Name, NodeId};
+use dunlin_protocol::id::{Digest, LogId, Name, NodeId};
 use dunlin_protocol::limits::{MANIFEST_BYTES_MAX, MODULE_BYTES_MAX};
 use dunlin_protocol::pipeline::manifest::{Connector, Manifest, Module, Operator, WasmSpec};
 use dunlin_protocol::rpc::{
@@ -100,11 +101,15 @@ pub fn send(
         }
         other => return Err(wrong_answer(&other)),
     };
+    let mut actors = deployed.actors;
     wait_until_running(client, &deployed, &files, |shown| {
-        let actors: usize = shown.stages.iter().map(|stage| stage.actors.len()).sum();
+        let logs: BTreeSet<LogId> =
+            shown.stages.iter().flat_map(|stage| &stage.actors).map(|actor| actor.actor).collect();
+        // Some were not begun when the deploy was taken.
+        actors = logs.len() as u32;
         bar.set_message(format!("waiting until it runs, {actors} actors so far"));
     })?;
-    Ok(deployed)
+    Ok(DeployedJson { actors, ..deployed })
 }
 
 /// All modules that the manifest names by path, before anything is sent: a missing one changes
@@ -200,6 +205,7 @@ fn wait_until_running(
                         deployed.pipeline
                     );
                 }
+                seen(&shown);
                 if deployed.changed
                     && let Some((source, trouble)) = file_in_trouble(&shown, files)
                 {
@@ -221,7 +227,6 @@ fn wait_until_running(
                     let trouble = stage.actors.iter().find_map(|actor| actor.trouble.as_ref())?;
                     Some(format!("stage '{}': {trouble}", stage.stage))
                 });
-                seen(&shown);
             }
             Ok(other) => return Err(wrong_answer(&other)),
             Err(failure) => trouble = Some(failure.to_string()),

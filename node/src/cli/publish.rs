@@ -74,6 +74,14 @@ pub fn publish(client: &dyn Client, arguments: PublishArguments, out: &Output) -
     if publisher.rejected > REJECTED_SHOWN {
         note(&format!("... and {} more rejected lines", publisher.rejected - REJECTED_SHOWN));
     }
+    if publisher.rejected > 0
+        && let Some(producer) = &publisher.producer
+    {
+        note(&format!(
+            "with --producer a rejected line's number is used up: what is mended is not sent again under '{producer}', \
+             publish it as a file of its own and another producer"
+        ));
+    }
     if let Err(error) = outcome {
         if published.acknowledged == 0 {
             return Err(error);

@@ -84,9 +84,10 @@ impl Batch {
         self.sequences.push(line);
     }
 
-    pub fn reject(&mut self, line: u64, why: &str) {
+    /// `place` is the line's number in its file, which may have others before the first that counts.
+    pub fn reject(&mut self, line: u64, place: u64, why: &str) {
         self.blank(line);
-        self.rejected.push(format!("line {line}: {why}"));
+        self.rejected.push(format!("line {place}: {why}"));
     }
 
     /// Covers the line's number, and nothing else.

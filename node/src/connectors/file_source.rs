@@ -74,7 +74,7 @@ struct Reading<'a> {
     format: Option<Format>,
     csv: bool,
     metronome: Option<Metronome>,
-    /// The number of the last whole line of data.
+    /// The number of the last whole line of data; a header is none.
     line: u64,
     batch: Batch,
 }
@@ -180,7 +180,10 @@ impl<'a> Reading<'a> {
             Found::Line | Found::End => format.event(self.lines.text(), feed.source(), feed.now()),
         };
         match event {
-            Err(why) => self.batch.reject(self.line, &why),
+            Err(why) => {
+                let header = u64::from(matches!(format, Format::Csv(_)));
+                self.batch.reject(self.line, self.line + header, &why);
+            }
             Ok(None) => self.batch.blank(self.line),
             Ok(Some(event)) => {
                 self.keep_time(event.time, feed)?;

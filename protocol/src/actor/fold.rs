@@ -171,6 +171,14 @@ pub fn advance(frontier: &mut BTreeMap<LogId, Advance>, advances: &[Advance]) ->
 }
 
 impl Memory {
+    /// Events of the log and of those that it follows.
+    pub fn events_out(&self) -> u64 {
+        match self {
+            Memory::Source(memory) => memory.events,
+            Memory::Actor(memory) => memory.events_out,
+        }
+    }
+
     pub fn apply(&mut self, body: &Body) {
         match (self, body) {
             (Memory::Source(memory), Body::Append(append)) => memory.apply(append),

@@ -14,9 +14,10 @@ use super::fold::{ActorMemory, advance};
 use super::letters::LetterOrder;
 use super::upstream::Upstream;
 use super::work::{Next, Verdict, Work, backoff};
+use crate::edge::reader::Ahead;
 use crate::effect::{ActorSpec, CallError, CallId, Invoked, Outcome};
 use crate::event::Placed;
-use crate::id::{Epoch, EventId, LetterId, LogId, Position, Seq};
+use crate::id::{Epoch, EventId, LetterId, LogId, Position};
 use crate::limits::{
     BATCH_BYTES_MAX, BATCH_EVENTS_MAX, DEAD_LETTER_BYTES_MAX, DEAD_LETTERS_MAX, PARKED_MAX, RETRY_LAST,
 };
@@ -175,23 +176,22 @@ impl Actor {
     }
 
     /// Committed slices arrived. The caller has checked that they follow on.
-    pub fn on_slices(&mut self, from: &LogId, slices: Vec<Slice>, head: Seq, now: Time) {
-        let in_hand = self.position_in_hand(from);
+    pub fn on_slices(&mut self, from: &LogId, slices: Vec<Slice>, ahead: Ahead, now: Time) {
         let Some(upstream) = self.upstream.get_mut(from) else { return };
-        upstream.queue(slices, head, in_hand);
+        upstream.queue(slices, ahead);
         if self.empty_since.is_none() {
             self.empty_since = Some(now);
         }
     }
 
-    /// Events that wait: queued here, in the call under way, or not yet sent (of these about how many).
+    /// Events that wait: queued here, in the call under way, or not yet sent.
     pub fn lag(&self) -> u64 {
         let in_work = match &self.phase {
             Phase::Calling { work, .. } | Phase::Waiting { work, .. } => work.commit.events_in,
             Phase::Committing(committing) | Phase::Unwritten { committing, .. } => committing.events_in(),
             Phase::Closed | Phase::Idle => 0,
         };
-        let to_come = self.upstream.iter().map(|(log, upstream)| upstream.lag(self.position_in_hand(log)));
+        let to_come = self.upstream.values().map(Upstream::lag);
         in_work + to_come.sum::<u64>() + self.memory.parked.len() as u64
     }
 

@@ -11,6 +11,7 @@ use super::machine::{Action, Actor, Room};
 use super::source::{SourceLog, Taken};
 use super::upstream::Upstream;
 use super::work::{Next, Verdict, Work, backoff};
+use crate::edge::reader::Ahead;
 use crate::effect::{ActorSpec, Again, CallError, FailedEvent, Invoked, Outcome, Refused, SourceStream};
 use crate::event::{Event, Placed};
 use crate::id::{Epoch, EventId, Hash, LetterId, LogId, NodeId, Position, Seq};
@@ -194,6 +195,11 @@ fn actor() -> Actor {
     actor
 }
 
+/// The log ends with record `head`, and all of it came.
+fn heads(head: u64) -> Ahead {
+    Ahead { head: Seq(head), behind: 0 }
+}
+
 fn slice(seq: u64, name: &str) -> Slice {
     let event = event(seq, name).placed.event;
     let position = Position { epoch: Epoch(1), seq: Seq(seq), hash: Hash([seq as u8; 16]) };
@@ -213,7 +219,7 @@ fn commit_of(actor: &mut Actor) -> Commit {
 #[test]
 fn memory_takes_a_commit_only_once_it_stands() {
     let mut actor = actor();
-    actor.on_slices(&UPSTREAM, vec![slice(1, "a1"), slice(2, "b1")], Seq(2), NOW);
+    actor.on_slices(&UPSTREAM, vec![slice(1, "a1"), slice(2, "b1")], heads(2), NOW);
     let commit = commit_of(&mut actor);
     assert_eq!(commit.frontier.iter().map(|advance| advance.to.seq).collect::<Vec<_>>(), [Seq(2)]);
     assert_eq!(actor.memory.position_in(&UPSTREAM), Position::START);
@@ -224,9 +230,9 @@ fn memory_takes_a_commit_only_once_it_stands() {
 #[test]
 fn actor_holds_one_commit_at_a_time() {
     let mut actor = actor();
-    actor.on_slices(&UPSTREAM, vec![slice(1, "a1")], Seq(1), NOW);
+    actor.on_slices(&UPSTREAM, vec![slice(1, "a1")], heads(1), NOW);
     commit_of(&mut actor);
-    actor.on_slices(&UPSTREAM, vec![slice(2, "a2")], Seq(2), NOW);
+    actor.on_slices(&UPSTREAM, vec![slice(2, "a2")], heads(2), NOW);
     assert_eq!(actor.step(NOW, Room::All), []);
     actor.on_committed();
     assert_eq!(commit_of(&mut actor).events_in, 1);
@@ -235,7 +241,7 @@ fn actor_holds_one_commit_at_a_time() {
 #[test]
 fn commit_that_did_not_stand_is_appended_again() {
     let mut actor = actor();
-    actor.on_slices(&UPSTREAM, vec![slice(1, "a1")], Seq(1), NOW);
+    actor.on_slices(&UPSTREAM, vec![slice(1, "a1")], heads(1), NOW);
     let commit = commit_of(&mut actor);
     actor.on_commit_failed("full", NOW);
     assert!(actor.trouble.is_some());
@@ -247,7 +253,7 @@ fn commit_that_did_not_stand_is_appended_again() {
 #[test]
 fn full_log_takes_no_commit() {
     let mut actor = actor();
-    actor.on_slices(&UPSTREAM, vec![slice(1, "a1")], Seq(1), NOW);
+    actor.on_slices(&UPSTREAM, vec![slice(1, "a1")], heads(1), NOW);
     assert_eq!(actor.step(NOW, Room::Letters), []);
     assert_eq!(actor.lag(), 1);
 }
@@ -270,7 +276,7 @@ fn what_waits_of_a_log_that_lost_its_tail_is_taken_up_to_where_it_ended() {
     let slices: Vec<Slice> = (1..=4).map(|seq| slice(seq, "a1")).collect();
     let lost = slices[2].weight() + slices[3].weight();
     let ended = slices[1].position;
-    actor.on_slices(&UPSTREAM, slices, Seq(4), NOW);
+    actor.on_slices(&UPSTREAM, slices, heads(4), NOW);
     assert_eq!(actor.fall_back(&UPSTREAM, ended), lost);
     assert_eq!(actor.memory.position_in(&UPSTREAM), Position::START, "nothing is committed yet");
     let commit = commit_of(&mut actor);
@@ -380,7 +386,7 @@ fn with_two_letters() -> Actor {
     let chain = Chain { head: Head::Pass, steps: vec![step("one"), step("two")], outputs: vec![] };
     let mut actor = actor();
     actor.spec = Arc::new(ActorSpec { name: actor.spec.name.clone(), chain, follows: None });
-    actor.on_slices(&UPSTREAM, vec![slice(1, "a1")], Seq(1), NOW);
+    actor.on_slices(&UPSTREAM, vec![slice(1, "a1")], heads(1), NOW);
     let actions = actor.step(NOW, Room::All);
     let [Action::Invoke { call, batch }] = actions.as_slice() else { panic!("{actions:?}") };
     let event = batch[0].placed.event.clone();
@@ -478,7 +484,7 @@ fn a_replayed_letter_goes_first_of_its_key() {
 #[test]
 fn letters_move_while_a_sink_waits_for_its_outside() {
     let mut actor = with_two_letters();
-    actor.on_slices(&UPSTREAM, vec![slice(2, "b1")], Seq(2), NOW);
+    actor.on_slices(&UPSTREAM, vec![slice(2, "b1")], heads(2), NOW);
     let actions = actor.step(NOW, Room::All);
     let [Action::Invoke { call, .. }] = actions.as_slice() else { panic!("{actions:?}") };
     actor.on_returned(*call, Err(trap(Again::Later)), NOW);
@@ -497,7 +503,7 @@ fn an_actor_full_of_letters_pauses_until_some_go() {
     for number in 3..=DEAD_LETTERS_MAX as u64 {
         actor.memory.dead.insert(letter(number), one.clone());
     }
-    actor.on_slices(&UPSTREAM, vec![slice(2, "b1")], Seq(2), NOW);
+    actor.on_slices(&UPSTREAM, vec![slice(2, "b1")], heads(2), NOW);
     let actions = actor.step(NOW, Room::All);
     assert!(!actions.iter().any(|action| matches!(action, Action::Invoke { .. })), "{actions:?}");
     assert!(actor.full.is_some() && actor.trouble.is_some());

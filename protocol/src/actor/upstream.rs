@@ -4,13 +4,11 @@ use alloc::collections::{BTreeMap, VecDeque};
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use crate::edge::reader::Ahead;
 use crate::id::{Position, Seq};
 use crate::log::record::Advance;
 use crate::time::Time;
 use crate::wire::message::{EdgeId, Mark, Slice};
-
-/// Records over which the events per record are counted before older ones count half.
-const DENSITY_RECORDS: u64 = 64;
 
 #[derive(Debug)]
 pub struct Upstream {
@@ -21,8 +19,8 @@ pub struct Upstream {
     queued_events: u64,
     /// Where the log ended when it was last heard of.
     pub head: Seq,
-    /// Records that came lately, and the events in them that were for this reader.
-    came: (u64, u64),
+    /// Events that the writer still had for this reader then.
+    pub behind: u64,
     mark: Option<Mark>,
     /// It is read to its end but is no input any more: it holds no watermark back.
     pub aside: bool,
@@ -40,7 +38,7 @@ impl Upstream {
             queue: VecDeque::new(),
             queued_events: 0,
             head: Seq(0),
-            came: (0, 0),
+            behind: 0,
             mark: None,
             aside: false,
             trouble: None,
@@ -73,34 +71,17 @@ impl Upstream {
         self.queue.back().map_or(in_hand, |slice| slice.position)
     }
 
-    /// Events that wait: those that came, and those that the writer still has. The latter are told in
-    /// records; they are taken to hold as many events for this reader as the records that came lately
-    /// did, at least one while there are any.
-    pub fn lag(&self, in_hand: Position) -> u64 {
-        let unsent = self.head.0.saturating_sub(self.delivered(in_hand).seq.0);
-        let (records, events) = self.came;
-        let expected = if records == 0 { unsent } else { unsent.saturating_mul(events).div_ceil(records) };
-        self.queued_events + expected.max(unsent.min(1))
+    /// Events that wait: those that came, and those that the writer still has.
+    pub fn lag(&self) -> u64 {
+        self.queued_events.saturating_add(self.behind)
     }
 
     /// Slices came that follow on what came before.
-    pub fn queue(&mut self, slices: Vec<Slice>, head: Seq, in_hand: Position) {
-        self.head = self.head.max(head);
-        let mut last = self.delivered(in_hand).seq;
-        for slice in slices {
-            let events = slice.events.len() as u64;
-            // A record that says nothing of time (an epoch's start, say) never holds events.
-            if slice.mark.is_some() {
-                self.came.0 += slice.position.seq.0.saturating_sub(last.0);
-                self.came.1 += events;
-            }
-            if self.came.0 > DENSITY_RECORDS {
-                self.came = (self.came.0 / 2, self.came.1 / 2);
-            }
-            last = slice.position.seq;
-            self.queued_events += events;
-            self.queue.push_back(slice);
-        }
+    pub fn queue(&mut self, slices: Vec<Slice>, ahead: Ahead) {
+        self.head = self.head.max(ahead.head);
+        self.behind = ahead.behind;
+        self.queued_events += slices.iter().map(|slice| slice.events.len() as u64).sum::<u64>();
+        self.queue.extend(slices);
     }
 
     /// The next slice, and how far time has come in the log with it.
@@ -115,6 +96,7 @@ impl Upstream {
     /// known already.
     pub(super) fn forsake(&mut self, in_hand: Position) -> bool {
         self.head = self.delivered(in_hand).seq;
+        self.behind = 0;
         self.trouble = None;
         self.aside = true;
         !core::mem::replace(&mut self.forsaken, true)
@@ -129,6 +111,7 @@ impl Upstream {
     /// bytes. What stands and waits here stays: it does not come again.
     pub fn cut(&mut self, to: Seq) -> u64 {
         self.head = to;
+        self.behind = 0;
         let stands = self.queue.iter().take_while(|slice| slice.position.seq <= to).count();
         let lost = self.queue.split_off(stands);
         self.queued_events -= lost.iter().map(|slice| slice.events.len() as u64).sum::<u64>();
@@ -147,10 +130,6 @@ mod tests {
     use crate::id::{Epoch, Hash};
     use crate::wire::message::SliceEvent;
 
-    fn position(seq: u64) -> Position {
-        Position { epoch: Epoch(1), seq: Seq(seq), hash: Hash([seq as u8; 16]) }
-    }
-
     fn slice(seq: u64, events: u32) -> Slice {
         let event = |index| SliceEvent {
             index,
@@ -158,55 +137,32 @@ mod tests {
             event: Event { time: Time(1), key: Bytes::new(), payload: Bytes::new(), headers: Vec::new() },
         };
         let mark = Some(Mark { watermark: Time(1), idle: false });
-        Slice { position: position(seq), events: (0..events).map(event).collect(), mark, closed: None }
+        let position = Position { epoch: Epoch(1), seq: Seq(seq), hash: Hash([seq as u8; 16]) };
+        Slice { position, events: (0..events).map(event).collect(), mark, closed: None }
     }
 
-    fn heard(slices: Vec<Slice>, head: u64) -> Upstream {
+    fn heard(slices: Vec<Slice>, ahead: Ahead) -> Upstream {
         let mut upstream = Upstream::new(EdgeId(1), BTreeMap::from([(0, 0)]));
-        upstream.queue(slices, Seq(head), Position::START);
+        upstream.queue(slices, ahead);
         upstream
     }
 
     #[test]
-    fn what_the_writer_still_has_counts_in_events() {
-        let upstream = heard(vec![slice(1, 8), slice(2, 8)], 102);
-        assert_eq!(upstream.lag(Position::START), 16 + 100 * 8);
-    }
-
-    #[test]
-    fn an_epoch_s_start_says_nothing_of_what_is_to_come() {
-        let start = Slice { mark: None, ..slice(1, 0) };
-        assert_eq!(heard(vec![start, slice(2, 8)], 102).lag(Position::START), 8 + 100 * 8);
+    fn what_came_and_what_the_writer_still_has_waits() {
+        let mut upstream = heard(vec![slice(1, 8), slice(2, 3)], Ahead { head: Seq(102), behind: 70 });
+        assert_eq!(upstream.lag(), 8 + 3 + 70);
+        upstream.take();
+        assert_eq!(upstream.lag(), 3 + 70);
+        // The log ends at record 2 after all.
+        upstream.cut(Seq(2));
+        assert_eq!(upstream.lag(), 3);
     }
 
     #[test]
     fn nothing_is_to_come_of_a_log_that_is_forsaken_also_when_nothing_came() {
-        let mut upstream = heard(vec![], 16);
+        let mut upstream = heard(vec![], Ahead { head: Seq(16), behind: 40 });
         assert!(upstream.forsake(Position::START));
-        assert_eq!((upstream.lag(Position::START), upstream.aside), (0, true));
+        assert_eq!((upstream.lag(), upstream.aside), (0, true));
         assert!(!upstream.forsake(Position::START));
-    }
-
-    #[test]
-    fn lag_is_never_zero_while_a_record_is_still_to_come() {
-        assert_eq!(heard(vec![slice(9, 0)], 10).lag(Position::START), 1);
-        assert_eq!(heard(vec![], 7).lag(Position::START), 7);
-        assert_eq!(heard(vec![slice(9, 0)], 9).lag(Position::START), 0);
-    }
-
-    #[test]
-    fn records_for_other_readers_are_expected_to_go_on_in_between() {
-        // Position 4 stands for four records of which one held two events for this reader.
-        assert_eq!(heard(vec![slice(4, 2)], 104).lag(Position::START), 2 + 50);
-    }
-
-    #[test]
-    fn a_log_that_begins_to_hold_more_is_believed_soon() {
-        let mut upstream = heard((1..=2000).map(|seq| slice(seq, 1)).collect(), 2000);
-        while upstream.take().is_some() {}
-        upstream.queue((2001..=4000).map(|seq| slice(seq, 100)).collect(), Seq(5000), position(2000));
-        while upstream.take().is_some() {}
-        let lag = upstream.lag(position(4000));
-        assert!((80_000..=105_000).contains(&lag), "{lag}");
     }
 }

@@ -16,6 +16,15 @@ pub enum Owner {
     Tap(RequestId),
 }
 
+/// What a reader is told of what is still to come.
+#[derive(Debug, Clone, Copy)]
+pub struct Ahead {
+    /// The log's last record.
+    pub head: Seq,
+    /// Events for the reader that it was not sent yet.
+    pub behind: u64,
+}
+
 /// A quiet edge repeats its credit this seldom.
 const QUIET_REPEAT: Span = Span(15_000);
 

@@ -5,6 +5,8 @@ use alloc::vec::Vec;
 
 use super::reader::{Owner, Reader, Taken};
 use super::writer::{Push, Subscription};
+use bytes::Bytes;
+
 use crate::event::Event;
 use crate::id::{Epoch, Hash, LogId, NodeId, Position, Seq};
 use crate::limits::{EDGE_CREDIT_BYTES, EDGE_REPEAT};
@@ -35,8 +37,8 @@ fn all() -> Filter {
     Filter { outputs: vec![0], slots: SlotRange::ALL }
 }
 
-fn subscription(credit: u64) -> Subscription {
-    Subscription::new(LogId([2; 16]), None, all(), Position::START, credit)
+fn subscription(log: &Log, credit: u64) -> Subscription {
+    Subscription::new(log, None, all(), Position::START, credit)
 }
 
 fn reader() -> Reader {
@@ -56,19 +58,20 @@ fn batch(push: Push) -> (Position, Vec<Slice>) {
 
 /// One batch for each of the log's records with events.
 fn batches(log: &Log) -> Vec<(Position, Vec<Slice>)> {
-    let mut writer = subscription(1);
+    let mut writer = subscription(log, 1);
     let mut batches = Vec::new();
     while let Push::Batch { after, slices } = writer.push(log) {
         writer.on_credit(u64::MAX, writer.sent());
         batches.push((after, slices));
-        writer = Subscription::new(LogId([2; 16]), None, all(), writer.sent(), 1);
+        writer = Subscription::new(log, None, all(), writer.sent(), 1);
     }
     batches
 }
 
 #[test]
 fn batch_that_follows_on_is_taken_once() {
-    let (after, slices) = batch(subscription(1000).push(&log_of(&[10, 10])));
+    let log = log_of(&[10, 10]);
+    let (after, slices) = batch(subscription(&log, 1000).push(&log));
     let mut reader = reader();
     assert_eq!(reader.on_batch(after, slices.clone(), Seq(3), NOW), Taken::Slices(slices.clone()));
     assert_eq!(reader.on_batch(after, slices, Seq(3), NOW), Taken::Known);
@@ -89,7 +92,7 @@ fn the_end_of_a_log_that_is_told_again_is_taken_once() {
     let mut log = log_of(&[]);
     log.append(Epoch(1), Body::Close { successor: LogId([9; 16]) });
     log.on_persisted(Seq(u64::MAX), NOW);
-    let (after, slices) = batch(subscription(1000).push(&log));
+    let (after, slices) = batch(subscription(&log, 1000).push(&log));
     let mut reader = reader();
     let taken = reader.on_batch(after, slices.clone(), Seq(2), NOW);
     assert!(matches!(taken, Taken::Slices(taken) if taken.iter().any(|slice| slice.closed.is_some())));
@@ -100,7 +103,8 @@ fn the_end_of_a_log_that_is_told_again_is_taken_once() {
 
 #[test]
 fn batch_of_an_earlier_subscription_is_passed_over() {
-    let (after, slices) = batch(subscription(1000).push(&log_of(&[10])));
+    let log = log_of(&[10]);
+    let (after, slices) = batch(subscription(&log, 1000).push(&log));
     let mut reader = reader();
     reader.lost();
     assert_eq!(reader.on_batch(after, slices, Seq(2), NOW), Taken::Known);
@@ -108,7 +112,8 @@ fn batch_of_an_earlier_subscription_is_passed_over() {
 
 #[test]
 fn resubscription_begins_behind_what_came_and_grants_what_is_not_held() {
-    let (after, slices) = batch(subscription(10_000).push(&log_of(&[1000])));
+    let log = log_of(&[1000]);
+    let (after, slices) = batch(subscription(&log, 10_000).push(&log));
     let weight: u64 = slices.iter().map(Slice::weight).sum();
     let mut reader = reader();
     reader.on_batch(after, slices, Seq(2), NOW);
@@ -135,7 +140,8 @@ fn subscription_is_repeated_until_it_stands() {
 
 #[test]
 fn credit_goes_back_once_all_that_came_is_done() {
-    let (after, slices) = batch(subscription(10_000).push(&log_of(&[1000])));
+    let log = log_of(&[1000]);
+    let (after, slices) = batch(subscription(&log, 10_000).push(&log));
     let weight: u64 = slices.iter().map(Slice::weight).sum();
     let mut reader = reader();
     reader.on_batch(after, slices, Seq(2), NOW);
@@ -152,7 +158,7 @@ fn credit_goes_back_once_all_that_came_is_done() {
 #[test]
 fn reader_falls_back_to_where_the_log_really_ended() {
     let log = log_of(&[10, 10]);
-    let (after, slices) = batch(subscription(1000).push(&log));
+    let (after, slices) = batch(subscription(&log, 1000).push(&log));
     let to = slices.first().map(|slice| slice.position).unwrap();
     let mut reader = reader();
     reader.on_batch(after, slices, Seq(3), NOW);
@@ -167,7 +173,7 @@ fn reader_falls_back_to_where_the_log_really_ended() {
 #[test]
 fn writer_sends_one_batch_beyond_its_credit_and_no_more() {
     let log = log_of(&[1000, 1000, 1000]);
-    let mut writer = subscription(100);
+    let mut writer = subscription(&log, 100);
     let (_, slices) = batch(writer.push(&log));
     let weight: u64 = slices.iter().map(Slice::weight).sum();
     assert_eq!(writer.push(&log), Push::Nothing);
@@ -179,16 +185,56 @@ fn writer_sends_one_batch_beyond_its_credit_and_no_more() {
 }
 
 #[test]
+fn writer_tells_how_many_events_it_still_has_for_a_reader() {
+    let mut log = log_of(&[1000, 10, 0, 10]);
+    let mut writer = subscription(&log, 100);
+    assert_eq!(writer.behind(&log), 3);
+    batch(writer.push(&log));
+    assert_eq!(writer.behind(&log), 2);
+    // Records of many events behind records of one.
+    let events = vec![Event::default(); 500];
+    log.append(Epoch(1), Body::Append(Append { events, ..Append::default() }));
+    log.on_persisted(Seq(u64::MAX), NOW);
+    assert_eq!(writer.behind(&log), 502);
+    writer.on_credit(u64::MAX, writer.sent());
+    batch(writer.push(&log));
+    assert_eq!(writer.behind(&log), 0);
+}
+
+#[test]
+fn a_share_s_reader_waits_for_as_many_events_as_its_share_was_so_far() {
+    let key = |n: u32| Bytes::copy_from_slice(&n.to_le_bytes());
+    let append = |keys: core::ops::Range<u32>| {
+        let events = keys.map(|n| Event { key: key(n), ..Event::default() }).collect();
+        Body::Append(Append { events, ..Append::default() })
+    };
+    let half = Filter { outputs: vec![0], slots: SlotRange::of_share(0, 2) };
+    let mut log = log_of(&[]);
+    log.append(Epoch(1), append(0..1000));
+    log.on_persisted(Seq(u64::MAX), NOW);
+    let mut writer = Subscription::new(&log, None, half, Position::START, 10_000);
+    assert_eq!(writer.behind(&log), 500);
+    let (_, slices) = batch(writer.push(&log));
+    let came = slices.iter().map(|slice| slice.events.len() as u64).sum::<u64>();
+    log.append(Epoch(1), append(1000..2000));
+    log.on_persisted(Seq(u64::MAX), NOW);
+    assert!((400..600).contains(&came), "{came}");
+    assert_eq!(writer.behind(&log), came);
+}
+
+#[test]
 fn reader_that_repeats_itself_has_lost_what_was_sent() {
-    let mut writer = subscription(100);
-    batch(writer.push(&log_of(&[10])));
+    let log = log_of(&[10]);
+    let mut writer = subscription(&log, 100);
+    batch(writer.push(&log));
     assert!(!writer.on_credit(100, Position::START));
     assert!(writer.on_credit(100, Position::START));
 }
 
 #[test]
 fn records_without_events_are_one_position() {
-    let (after, slices) = batch(subscription(1000).push(&log_of(&[0, 0, 0])));
+    let log = log_of(&[0, 0, 0]);
+    let (after, slices) = batch(subscription(&log, 1000).push(&log));
     assert_eq!((after, slices.len()), (Position::START, 1));
     assert_eq!(slices.first().map(|slice| slice.position.seq), Some(Seq(4)));
 }
@@ -197,7 +243,7 @@ fn records_without_events_are_one_position() {
 fn position_of_another_history_is_told_apart() {
     let log = log_of(&[10, 10]);
     let elsewhere = Position { epoch: Epoch(1), seq: Seq(1), hash: Hash([9; 16]) };
-    let mut writer = Subscription::new(LogId([2; 16]), None, all(), elsewhere, 1000);
+    let mut writer = Subscription::new(&log, None, all(), elsewhere, 1000);
     assert_eq!(writer.push(&log), Push::Diverged);
 }
 
@@ -207,5 +253,5 @@ fn what_is_no_longer_in_memory_is_read() {
     let head = log_of(&[10]).persisted();
     let found = Recovered { head, first: Seq(1), covered: Position::START, bytes: 100 };
     log.recover(found, None, Time(0));
-    assert_eq!(subscription(100).push(&log), Push::Read(Seq(1)));
+    assert_eq!(subscription(&log, 100).push(&log), Push::Read(Seq(1)));
 }

@@ -3,9 +3,9 @@
 use alloc::vec::Vec;
 
 use crate::effect::ReadId;
-use crate::id::{Hash, LogId, Position, Seq, slot_of};
+use crate::id::{Hash, LogId, Position, SLOTS, Seq, slot_of};
 use crate::log::record::Body;
-use crate::log::writer::{Kept, Log};
+use crate::log::writer::{Kept, Log, events_in};
 use crate::mutation::{Mutation, planted};
 use crate::wire::message::{Filter, Mark, Slice, SliceEvent};
 
@@ -23,6 +23,11 @@ pub struct Subscription {
     sent: Position,
     sent_bytes: u64,
     granted: u64,
+    /// Events that the log had up to there, as its `events` counts; of those that were looked at for
+    /// this reader, how many were for it.
+    passed: u64,
+    looked_at: u64,
+    taken: u64,
     /// A read of older records is under way for it.
     pub reading: Option<ReadId>,
     /// What the reader's last `Credit` said it had received: told twice means the rest was lost.
@@ -44,10 +49,13 @@ pub enum Push {
 }
 
 impl Subscription {
-    pub fn new(log: LogId, reader: Option<LogId>, filter: Filter, at: Position, credit: u64) -> Subscription {
+    pub fn new(log: &Log, reader: Option<LogId>, filter: Filter, at: Position, credit: u64) -> Subscription {
         Subscription {
-            log,
+            log: log.id,
             reader,
+            passed: log.events().saturating_sub(log.events_behind(at.seq)),
+            looked_at: 0,
+            taken: 0,
             filter,
             sent: at,
             sent_bytes: 0,
@@ -72,6 +80,21 @@ impl Subscription {
     /// More may be sent.
     pub fn has_credit(&self) -> bool {
         self.sent_bytes < self.granted || planted(Mutation::IgnoreCredit)
+    }
+
+    /// Events for this reader that it was not sent yet. Exact for one that reads all of its log since the
+    /// writer's node began (`Log::events_behind`); for a share of it, as many as its share was so far.
+    pub fn behind(&self, log: &Log) -> u64 {
+        if self.sent.seq >= log.served().seq {
+            return 0;
+        }
+        let all = log.events().saturating_sub(self.passed);
+        let slots = self.filter.slots;
+        let (of, in_all) = match self.looked_at {
+            0 => (u64::from(slots.end.saturating_sub(slots.first)), u64::from(SLOTS)),
+            looked_at => (self.taken, looked_at),
+        };
+        u64::try_from((u128::from(all) * u128::from(of)).div_ceil(u128::from(in_all))).unwrap_or(u64::MAX)
     }
 
     /// The next batch out of what is in memory.
@@ -109,6 +132,10 @@ impl Subscription {
             }
             let slice = slice_of(kept, &self.filter);
             self.sent = slice.position;
+            let events = events_in(&kept.body);
+            self.passed += events;
+            self.looked_at += events;
+            self.taken += slice.events.len() as u64;
             weight += slice.weight();
             push_merged(&mut slices, slice);
             if weight >= PUSH_BYTES || self.sent_bytes + weight >= self.granted {

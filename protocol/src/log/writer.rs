@@ -50,11 +50,12 @@ pub struct EpochMark {
 /// About this many bytes of log per retention mark.
 const MARK_BYTES: u64 = 64 << 10;
 
-/// A stretch of records for retention's arithmetic.
+/// A stretch of records for the arithmetic of retention and of lag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Mark {
     last: Seq,
     bytes: u64,
+    events: u64,
     at: Time,
 }
 
@@ -100,6 +101,9 @@ pub struct Log {
     first: Seq,
     marks: VecDeque<Mark>,
     bytes: u64,
+    /// Events of all persisted records; of those that a snapshot covered when this process began,
+    /// what `counted` says. It never goes back.
+    events: u64,
     /// What the newest synced snapshot covers, and how much log came since.
     snapshot: Position,
     snapshot_asked: bool,
@@ -133,6 +137,7 @@ impl Log {
             first: Seq(1),
             marks: VecDeque::new(),
             bytes: 0,
+            events: 0,
             snapshot: Position::START,
             snapshot_asked: false,
             since_snapshot: 0,
@@ -156,7 +161,7 @@ impl Log {
         // A log is snapshotted only once its actor is at work.
         self.inherited = found.covered != Position::START;
         if found.bytes > 0 {
-            self.marks.push_back(Mark { last: found.covered.seq, bytes: found.bytes, at: now });
+            self.marks.push_back(Mark { last: found.covered.seq, bytes: found.bytes, events: 0, at: now });
         }
     }
 
@@ -167,9 +172,54 @@ impl Log {
         if let Some(covered) = self.marks.front_mut() {
             covered.bytes = covered.bytes.saturating_sub(bytes);
         }
-        self.mark(kept.position.seq, bytes, now);
+        self.mark(&kept, now);
         self.note_body(&kept);
         self.keep(kept);
+    }
+
+    /// Recovery is over. The events of the records that the snapshot covers were not counted: of
+    /// `ever` (all that the log's own records ever held, none if that is not known) they are what was
+    /// not replayed, and if the oldest records are gone, as many as stand in that part of them.
+    pub fn counted(&mut self, ever: Option<u64>) {
+        let Some(covered) = self.marks.front_mut().filter(|mark| mark.last == self.snapshot.seq) else {
+            return;
+        };
+        let (kept, all) = ((covered.last.0 + 1).saturating_sub(self.first.0), covered.last.0.max(1));
+        let before = ever.map_or(all, |ever| ever.saturating_sub(self.events));
+        covered.events =
+            u64::try_from(u128::from(before) * u128::from(kept) / u128::from(all)).unwrap_or(u64::MAX);
+        self.events += covered.events;
+    }
+
+    /// Events of all records up to what is persisted, as far as this process knows of them.
+    pub fn events(&self) -> u64 {
+        self.events
+    }
+
+    /// How many of them stand behind record `at`. Exact where records are in memory; otherwise up to
+    /// the events of one mark.
+    pub fn events_behind(&self, at: Seq) -> u64 {
+        if at >= self.persisted.seq {
+            return 0;
+        }
+        if self.cache.front().is_some_and(|kept| kept.position.seq <= at.next()) {
+            let behind = self.cache.iter().rev().take_while(|kept| kept.position.seq > at);
+            return behind.map(|kept| events_in(&kept.body)).sum();
+        }
+        let mut behind = 0;
+        let mut marks = self.marks.iter().rev().peekable();
+        while let Some(mark) = marks.next() {
+            let before = marks.peek().map_or(Seq(self.first.0.saturating_sub(1)), |earlier| earlier.last);
+            if before <= at {
+                let (of, all) =
+                    (mark.last.0.saturating_sub(at.0), mark.last.0.saturating_sub(before.0).max(1));
+                return behind
+                    + u64::try_from(u128::from(mark.events) * u128::from(of) / u128::from(all))
+                        .unwrap_or(u64::MAX);
+            }
+            behind += mark.events;
+        }
+        behind
     }
 
     pub fn head(&self) -> Position {
@@ -215,7 +265,7 @@ impl Log {
             self.pending_bytes -= kept.bytes;
             self.persisted = kept.position;
             self.note_body(&kept);
-            self.note_bytes(kept.position.seq, kept.bytes as u64, now);
+            self.note_bytes(&kept, now);
             self.keep(kept.clone());
             done.push(kept);
         }
@@ -259,20 +309,25 @@ impl Log {
         }
     }
 
-    fn note_bytes(&mut self, seq: Seq, bytes: u64, now: Time) {
-        self.bytes += bytes;
-        self.since_snapshot += bytes;
-        self.mark(seq, bytes, now);
+    fn note_bytes(&mut self, kept: &Kept, now: Time) {
+        self.bytes += kept.bytes as u64;
+        self.since_snapshot += kept.bytes as u64;
+        self.mark(kept, now);
     }
 
-    fn mark(&mut self, seq: Seq, bytes: u64, now: Time) {
+    fn mark(&mut self, kept: &Kept, now: Time) {
+        let (last, bytes, events) = (kept.position.seq, kept.bytes as u64, events_in(&kept.body));
+        self.events += events;
+        // What was there at the start stays a stretch of its own until it is counted.
+        let covered = self.snapshot.seq;
         match self.marks.back_mut() {
-            Some(mark) if mark.bytes < MARK_BYTES => {
-                mark.last = seq;
+            Some(mark) if mark.bytes < MARK_BYTES && mark.last != covered => {
+                mark.last = last;
                 mark.bytes += bytes;
+                mark.events += events;
                 mark.at = now;
             }
-            Some(_) | None => self.marks.push_back(Mark { last: seq, bytes, at: now }),
+            Some(_) | None => self.marks.push_back(Mark { last, bytes, events, at: now }),
         }
     }
 
@@ -330,6 +385,11 @@ impl Log {
         if let Some(position) = self.readers.get_mut(&reader) {
             *position = at;
         }
+    }
+
+    /// The actors that read it, each with the position that it has committed, as last heard.
+    pub fn readers(&self) -> impl Iterator<Item = (LogId, Position)> {
+        self.readers.iter().map(|(reader, at)| (*reader, *at))
     }
 
     fn passed_by_all(&self) -> Seq {
@@ -391,5 +451,14 @@ impl Log {
             }
         }
         before
+    }
+}
+
+/// Events that a record brings into its log.
+pub fn events_in(body: &Body) -> u64 {
+    match body {
+        Body::Append(append) => append.events.len() as u64,
+        Body::Commit(commit) => commit.emitted.len() as u64,
+        Body::EpochStart(_) | Body::Close { .. } | Body::Inherit(_) | Body::Catalog { .. } => 0,
     }
 }

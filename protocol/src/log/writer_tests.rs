@@ -7,6 +7,7 @@ use super::record::{Append, Body, EpochStart, Record};
 use super::writer::{Kept, Log, Recovered, Standing};
 use crate::event::Event;
 use crate::id::{Epoch, Hash, LogId, NodeId, Position, Seq};
+use crate::limits::LOG_CACHE_BYTES;
 use crate::mesh::catalog::LogName;
 use crate::pipeline::manifest::{Durability, Retention, WhenFull};
 use crate::time::{Span, Time};
@@ -161,4 +162,33 @@ fn full_log_found_at_a_restart_is_free_as_far_as_its_readers_are() {
     assert!(log.is_full());
     log.reader_committed(reader, records[2].position());
     assert!(!log.is_full());
+}
+
+#[test]
+fn events_behind_a_record_are_counted_in_memory_and_about_so_beyond() {
+    let mut log = log();
+    // Twice what is kept in memory, in records of two sizes.
+    let big = LOG_CACHE_BYTES / 100;
+    let bodies = (0..200).flat_map(|_| [append(big), append(1), append(1)]);
+    let records = stand(&mut log, [start()].into_iter().chain(bodies));
+    assert_eq!(log.events(), 600);
+    for behind in [0, 1, 2, 60, 599, 600] {
+        assert!(log.events_behind(Seq(601 - behind)).abs_diff(behind) <= 3, "{behind}");
+    }
+    let head = records.last().map_or(Position::START, Record::position);
+    let covered = records[300].position();
+    let bytes = records.iter().map(|record| record.body.len() as u64).sum();
+    let recovered = |first: u64, ever: Option<u64>| {
+        let mut log = self::log();
+        log.recover(Recovered { head, first: Seq(first), covered, bytes }, None, NOW);
+        records[301..].iter().filter_map(Kept::of).for_each(|kept| log.replayed(kept, NOW));
+        log.counted(ever);
+        log
+    };
+    let whole = recovered(1, Some(600));
+    assert_eq!((whole.events(), whole.events_behind(Seq(0))), (600, 600));
+    assert!(whole.events_behind(Seq(150)).abs_diff(450) <= 3);
+    // Half of what the snapshot covers is gone, and how many events stood there with it.
+    assert!(recovered(151, Some(600)).events_behind(Seq(150)).abs_diff(450) <= 3);
+    assert!(recovered(1, None).events_behind(Seq(0)).abs_diff(600) <= 3);
 }

@@ -5,7 +5,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::Peer;
-use crate::edge::reader::{Owner, Taken};
+use crate::edge::reader::{Ahead, Owner, Taken};
 use crate::edge::writer::{Push, Subscription};
 use crate::effect::{Effect, Effects, Level, ReadId};
 use crate::id::{LogId, NodeId, Position, Seq};
@@ -79,17 +79,19 @@ impl Peer {
         // Who stands at a closed log's end is told again which log follows: something is still to come.
         let closed = writer.closed.filter(|_| at.seq == head);
         let end = if closed.is_some() { head.next() } else { head };
+        let subscription = Subscription::new(writer, reader, filter, at, credit);
+        let behind = subscription.behind(writer);
         if let Some(reader) = reader {
             self.reader_committed(node, log, reader, committed);
         }
-        self.subscriptions.insert((node, edge), Subscription::new(log, reader, filter, at, credit));
+        self.subscriptions.insert((node, edge), subscription);
         *self.subscriptions_of.entry(node).or_insert(0) += 1;
         self.subscribers.entry(log).or_default().insert((node, edge));
         self.wake_reader(log, (node, edge));
-        self.send(node, Message::Subscribed { edge, at, head: end }, effects);
+        self.send(node, Message::Subscribed { edge, at, head: end, behind }, effects);
         if closed.is_some() {
             let slices = alloc::vec![Slice { position: at, events: Vec::new(), mark: None, closed }];
-            self.send(node, Message::Batch { edge, after: at, slices, head }, effects);
+            self.send(node, Message::Batch { edge, after: at, slices, head, behind: 0 }, effects);
         }
         if let Some(reader) = reader {
             self.passed_before(log, reader);
@@ -131,6 +133,10 @@ impl Peer {
         let stalled = subscription.on_credit(total, received);
         let (reader, sent) = (subscription.reader, subscription.sent());
         let spent = !subscription.has_credit();
+        let ahead = self
+            .logs
+            .get(&log)
+            .map(|writer| Ahead { head: writer.persisted().seq, behind: subscription.behind(writer) });
         if stalled {
             // What was sent got lost on the way: the reader subscribes again from what it has.
             self.unsubscribe(node, edge);
@@ -139,10 +145,11 @@ impl Peer {
         if let Some(reader) = reader {
             self.reader_committed(node, log, reader, committed);
         }
-        match self.logs.get(&log).map(|writer| writer.persisted().seq) {
+        match ahead {
             // Who may be sent nothing hears all the same how far behind it is.
-            Some(head) if spent && head > sent.seq => {
-                self.send(node, Message::Batch { edge, after: sent, slices: Vec::new(), head }, effects);
+            Some(Ahead { head, behind }) if spent && head > sent.seq => {
+                let slices = Vec::new();
+                self.send(node, Message::Batch { edge, after: sent, slices, head, behind }, effects);
             }
             Some(_) | None => {}
         }
@@ -230,10 +237,9 @@ impl Peer {
             let Some(subscription) = self.subscriptions.get_mut(&of) else { return };
             let log = subscription.log;
             let Some(writer) = self.logs.get(&log) else { return };
-            let head = writer.persisted().seq;
             let push = subscription.push(writer);
             let has_credit = subscription.has_credit();
-            let more = self.carry_out(log, of, push, head, effects);
+            let more = self.carry_out(log, of, push, effects);
             if !has_credit {
                 self.not_willing(log, of);
             }
@@ -244,18 +250,15 @@ impl Peer {
     }
 
     /// True: there may be more to push.
-    fn carry_out(
-        &mut self,
-        log: LogId,
-        to: (NodeId, EdgeId),
-        push: Push,
-        head: Seq,
-        effects: &mut Effects,
-    ) -> bool {
+    fn carry_out(&mut self, log: LogId, to: (NodeId, EdgeId), push: Push, effects: &mut Effects) -> bool {
         let (node, edge) = to;
         match push {
             Push::Batch { after, slices } => {
-                self.send(node, Message::Batch { edge, after, slices, head }, effects);
+                let (head, behind) = match (self.logs.get(&log), self.subscriptions.get(&to)) {
+                    (Some(writer), Some(reader)) => (writer.persisted().seq, reader.behind(writer)),
+                    (Some(_), None) | (None, _) => (Seq(0), 0),
+                };
+                self.send(node, Message::Batch { edge, after, slices, head, behind }, effects);
                 true
             }
             Push::Read(from) => {
@@ -299,9 +302,8 @@ impl Peer {
         match records {
             Ok(records) => {
                 let push = subscription.push_read(&records);
-                let head = self.logs.get(&log).map_or(Seq(0), |writer| writer.persisted().seq);
                 // What was read beyond the credit is read again once there is more of it.
-                if self.carry_out(log, to, push, head, effects) {
+                if self.carry_out(log, to, push, effects) {
                     self.wake_reader(log, to);
                 }
             }
@@ -347,13 +349,15 @@ impl Peer {
         node: NodeId,
         edge: EdgeId,
         at: Position,
-        head: Seq,
+        ahead: Ahead,
         effects: &mut Effects,
     ) {
         let now = self.now;
         let Some(reader) = self.reader_from(node, edge) else { return };
+        let Ahead { head, behind } = ahead;
         let begins = reader.received() == Position::START && at.seq > Seq(0);
         reader.on_subscribed(at, head, now);
+        let stands = reader.received() == at;
         let (owner, log) = (reader.owner, reader.log);
         if begins && self.may_have_lost(owner) {
             let detail = format!(
@@ -368,6 +372,10 @@ impl Peer {
                     self.actors.get_mut(&actor).and_then(|actor| actor.upstream.get_mut(&log))
                 {
                     upstream.head = head;
+                    // Told twice, it may be older than what came since.
+                    if stands {
+                        upstream.behind = behind;
+                    }
                     upstream.trouble = None;
                 }
             }
@@ -381,14 +389,16 @@ impl Peer {
         edge: EdgeId,
         after: Position,
         slices: Vec<Slice>,
-        head: Seq,
+        ahead: Ahead,
         effects: &mut Effects,
     ) {
         let now = self.now;
         let Some(reader) = self.reader_from(node, edge) else {
             return self.send(node, Message::Unsubscribe { edge }, effects);
         };
-        match reader.on_batch(after, slices, head, now) {
+        // One without slices tells where the log stands now; another one that is known is an old one.
+        let tells = slices.is_empty() && after == reader.received();
+        match reader.on_batch(after, slices, ahead.head, now) {
             Taken::Known => {
                 let (owner, log, head) = (reader.owner, reader.log, reader.head);
                 if let Owner::Actor(actor) = owner
@@ -396,6 +406,9 @@ impl Peer {
                         self.actors.get_mut(&actor).and_then(|actor| actor.upstream.get_mut(&log))
                 {
                     upstream.head = head;
+                    if tells {
+                        upstream.behind = ahead.behind;
+                    }
                 }
             }
             Taken::Gap => {
@@ -407,7 +420,7 @@ impl Peer {
                 match owner {
                     Owner::Actor(actor) => {
                         if let Some(machine) = self.actors.get_mut(&actor) {
-                            machine.on_slices(&log, slices, head, now);
+                            machine.on_slices(&log, slices, ahead, now);
                         }
                         self.restless_actors.insert(actor);
                     }

@@ -98,7 +98,7 @@ impl Peer {
                 if line.wanted.is_none() && before.is_none() && !known {
                     return None;
                 }
-                self.bear(&at, effects);
+                self.bear(&at, before, effects);
             }
             let log = self.logs.get_mut(&at.id)?;
             let Some(next) = log.closed else { return Some(Place { log: at, before }) };
@@ -110,10 +110,14 @@ impl Peer {
     }
 
     /// The log is there, as the disk has it or new. Nobody is at work on it yet.
-    fn bear(&mut self, assigned: &Assigned, effects: &mut Effects) {
+    fn bear(&mut self, assigned: &Assigned, follows: Option<LogId>, effects: &mut Effects) {
         let id = assigned.id;
         let (log, memory) = match self.recovering.remove(&id) {
-            Some(Recovering { log, memory }) => (log, Some(memory)),
+            Some(Recovering { mut log, memory }) => {
+                // What follows another log remembers the other one's events among its own.
+                log.counted(follows.is_none().then(|| memory.events_out()));
+                (log, Some(memory))
+            }
             None => {
                 effects.push(Effect::CreateLog { log: id, name: assigned.name.clone() });
                 let manifest = &assigned.manifest;

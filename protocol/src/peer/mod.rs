@@ -49,7 +49,7 @@ use ed25519_dalek::SigningKey;
 use crate::actor::fold::Memory;
 use crate::actor::machine::Actor;
 use crate::actor::source::{Asker, SourceLog};
-use crate::edge::reader::Reader;
+use crate::edge::reader::{Ahead, Reader};
 use crate::edge::writer::Subscription;
 use crate::effect::{ConnectorState, Effect, Effects, Input, Level, LookId, ReadId, Report, RequestId};
 use crate::id::{Digest, LogId, Name, NodeId, Seq};
@@ -361,9 +361,11 @@ impl Peer {
                 self.on_credit(from, edge, total, received, committed, effects);
             }
             Message::Unsubscribe { edge } => self.unsubscribe(from, edge),
-            Message::Subscribed { edge, at, head } => self.on_subscribed(from, edge, at, head, effects),
-            Message::Batch { edge, after, slices, head } => {
-                self.on_batch(from, edge, after, slices, head, effects)
+            Message::Subscribed { edge, at, head, behind } => {
+                self.on_subscribed(from, edge, at, Ahead { head, behind }, effects);
+            }
+            Message::Batch { edge, after, slices, head, behind } => {
+                self.on_batch(from, edge, after, slices, Ahead { head, behind }, effects)
             }
             Message::FallBack { edge, to } => self.on_fall_back(from, edge, to, effects),
             Message::Refused { edge, why } => self.on_refused(from, edge, why, effects),

@@ -7,7 +7,8 @@ use alloc::string::ToString;
 use alloc::vec::Vec;
 
 use super::Peer;
-use crate::id::{Digest, LogId, Name, NodeId};
+use crate::id::{Digest, LogId, Name, NodeId, SLOTS};
+use crate::log::writer::Log;
 use crate::mesh::assignment::Standing;
 use crate::mesh::catalog::LogName;
 use crate::pipeline::plan::UnitId;
@@ -50,6 +51,7 @@ impl Peer {
                     pipeline: assigned.pipeline.clone(),
                     unit: assigned.unit.id.clone(),
                     status: self.absent(*log, self.me),
+                    waiting: Vec::new(),
                 });
             }
         }
@@ -72,9 +74,25 @@ impl Peer {
             })
             .filter_map(|(log, writer)| {
                 let (pipeline, unit) = wanted(&writer.name)?;
-                Some(ActorReport { pipeline, unit, status: self.actor_status(*log)? })
+                let (status, waiting) = (self.actor_status(*log)?, self.waiting_for(writer));
+                Some(ActorReport { pipeline, unit, status, waiting })
             })
             .collect()
+    }
+
+    /// What readers of this log that are away have not committed, as many events as their share of it.
+    fn waiting_for(&self, writer: &Log) -> Vec<(LogId, u64)> {
+        let away = writer.readers().filter_map(|(reader, at)| {
+            let assigned = self.wiring.assignment().log(&reader)?;
+            let slots = assigned.share.slots();
+            let behind = match self.liveness(assigned.node) {
+                Liveness::Alive => return None,
+                Liveness::Suspect | Liveness::Gone => writer.events_behind(at.seq),
+            };
+            let of = u128::from(behind) * u128::from(slots.end - slots.first);
+            Some((reader, u64::try_from(of.div_ceil(u128::from(SLOTS))).unwrap_or(u64::MAX)))
+        });
+        away.filter(|(_, events)| *events > 0).collect()
     }
 
     fn actor_status(&self, log: LogId) -> Option<ActorStatus> {
@@ -128,11 +146,16 @@ impl Peer {
     }
 
     /// Upstream logs of which nothing was heard yet count as one event each, so that a lag of zero
-    /// means that all is done.
+    /// means that all is done. Those of nodes that are away do not: what they hold waits there.
     fn unheard(&self, log: LogId) -> u64 {
         self.readers
             .values()
             .filter(|reader| reader.owner == crate::edge::reader::Owner::Actor(log) && !reader.is_live())
+            .filter(|reader| {
+                // Nobody waits for a node that was given up: should somebody do so, it shows.
+                self.liveness(reader.writer) == Liveness::Alive
+                    || self.catalog.facts().is_removed(&reader.writer)
+            })
             .count() as u64
     }
 
@@ -187,9 +210,16 @@ impl Peer {
         let mut by_unit: BTreeMap<UnitId, Vec<ActorStatus>> = BTreeMap::new();
         let reported: BTreeMap<LogId, &ActorStatus> =
             reports.iter().map(|report| (report.status.actor, &report.status)).collect();
+        let mut waiting: BTreeMap<LogId, u64> = BTreeMap::new();
+        for (reader, events) in reports.iter().flat_map(|report| &report.waiting) {
+            *waiting.entry(*reader).or_default() += events;
+        }
         for (log, node, unit) in self.wiring.units_of(pipeline) {
-            let status =
-                reported.get(&log).map_or_else(|| self.absent(log, node), |status| (*status).clone());
+            let absent = || {
+                let lag = waiting.get(&log).copied().unwrap_or(0);
+                ActorStatus { lag, ..self.absent(log, node) }
+            };
+            let status = reported.get(&log).map_or_else(absent, |status| (*status).clone());
             by_unit.entry(unit).or_default().push(status);
         }
         for anew in self.wiring.to_begin(pipeline) {

@@ -389,4 +389,7 @@ pub struct ActorReport {
     pub pipeline: Name,
     pub unit: crate::pipeline::plan::UnitId,
     pub status: ActorStatus,
+    /// Readers of its log on nodes that do not answer, each with about how many events of this log wait for
+    /// it: they cannot tell themselves.
+    pub waiting: Vec<(LogId, u64)>,
 }

@@ -98,8 +98,11 @@ fn messages_keep_their_bytes() {
         ),
         ("credit", Message::Credit { edge, total: 70_000, received: AT, committed: Position::START }),
         ("unsubscribe", Message::Unsubscribe { edge }),
-        ("batch", Message::Batch { edge, after: Position::START, slices: vec![slice], head: Seq(11) }),
-        ("subscribed", Message::Subscribed { edge, at: AT, head: Seq(11) }),
+        (
+            "batch",
+            Message::Batch { edge, after: Position::START, slices: vec![slice], head: Seq(11), behind: 12 },
+        ),
+        ("subscribed", Message::Subscribed { edge, at: AT, head: Seq(11), behind: 12 }),
         ("fall back", Message::FallBack { edge, to: AT }),
         ("refused", Message::Refused { edge, why: EdgeRefusal::Gone { first: Seq(6) } }),
         ("ask", Message::Ask { ask, question: Question::Actors { pipeline: None } }),

@@ -52,11 +52,13 @@ pub enum Message {
     },
 
     // --- edges: writer to reader ---
-    /// The subscription stands: slices follow on `at`; the log ends at `head` now.
+    /// The subscription stands: slices follow on `at`; the log ends at `head` now, with `behind` events
+    /// for this reader.
     Subscribed {
         edge: EdgeId,
         at: Position,
         head: Seq,
+        behind: u64,
     },
     /// Committed records, filtered. `after` is where the first slice follows on; the log ends at `head`
     /// now, so that the reader knows its lag.
@@ -65,6 +67,8 @@ pub enum Message {
         after: Position,
         slices: Vec<Slice>,
         head: Seq,
+        /// Events for this reader behind the last of these slices.
+        behind: u64,
     },
     /// The reader was further than the log: its frontier falls back to `to`, by rule.
     FallBack {
