@@ -25,6 +25,12 @@ fn same_row() -> LearnSpec {
     spec(Label::SameRow { label: "v".into(), label_at: Some("known".into()) })
 }
 
+/// With the models that are silent by default.
+fn with_trees(spec: LearnSpec) -> LearnSpec {
+    let names = ["last_value", "rls", "median", "classes", "lately", "tree", "forest"];
+    LearnSpec { models: Some(names.map(String::from).to_vec()), ..spec }
+}
+
 fn event(index: u32, hours: u64, key: &str, rest: &str) -> Invoked {
     let time = Time(1_600_000_000_000 + hours * HOUR);
     let known = time.after(Span((index as u64 % 9 + 1) * HOUR));
@@ -67,7 +73,7 @@ fn run(spec: &LearnSpec, events: &[Invoked], size: usize, reload: bool) -> (Vec<
 
 #[test]
 fn another_future_leaves_the_past_as_it_was_bit_for_bit() {
-    for spec in [later(), same_row()] {
+    for spec in [later(), same_row(), with_trees(same_row())] {
         let (now, then) = (events(600, 1), events(900, 2));
         let mixed: Vec<Invoked> = now.iter().take(400).chain(then.iter().skip(400)).cloned().collect();
         let until = |events: &[Invoked]| run(&spec, events, 64, false).0;
@@ -105,6 +111,14 @@ fn state_holds_everything_and_batches_have_no_edges() {
 }
 
 #[test]
+fn state_holds_the_trees_too() {
+    let events = events(300, 3);
+    let (out, state) = run(&with_trees(later()), &events, 300, false);
+    let (other, other_state) = run(&with_trees(later()), &events, 75, true);
+    assert_eq!((out, &state), (other, &other_state));
+}
+
+#[test]
 fn an_undone_call_leaves_no_trace() {
     for spec in [later(), same_row()] {
         let (events, strange) = (events(300, 4), events(300, 9));
@@ -134,7 +148,7 @@ fn whatever_comes_the_numbers_stay_finite() {
         &|i| if i % 50 == 49 { "1e99".into() } else { format!("-{}", i % 5) },
         &|i| if i % 40 == 0 { "1e308".into() } else { "\"text\"".into() },
     ];
-    for spec in [later(), same_row()] {
+    for spec in [later(), same_row(), with_trees(later()), with_trees(same_row())] {
         for value in &values {
             let events: Vec<Invoked> = (0..400)
                 .map(|i| {
@@ -157,6 +171,31 @@ fn whatever_comes_the_numbers_stay_finite() {
             }
         }
     }
+}
+
+#[test]
+fn trees_where_they_are_asked_for_say_what_lines_cannot() {
+    // The label follows one number where another is small, and its opposite where that is large.
+    let rows: Vec<Invoked> = (0..3000u32)
+        .map(|i| {
+            let number = |salt: u64| {
+                let mixed = (u64::from(i) + salt * 7919).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+                (mixed ^ (mixed >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9) as f64 / u64::MAX as f64
+            };
+            let (a, b) = (number(1) - 0.5, number(2));
+            let v = if b > 0.5 { 10.0 * a } else { -10.0 * a };
+            event(i, u64::from(i), "", &format!(r#""v":{v},"a":{a},"b":{b}"#))
+        })
+        .collect();
+    let last = |spec: &LearnSpec| -> serde_json::Value {
+        let out = run(spec, &rows, 300, false).0;
+        serde_json::from_slice(&out.iter().rev().find(|one| one.side == Some(0)).unwrap().event.payload)
+            .unwrap()
+    };
+    let (without, with) = (last(&same_row()), last(&with_trees(same_row())));
+    assert!(without["weights"].get("forest").is_none());
+    let mae = |score: &serde_json::Value| score["running"]["mae"].as_f64().unwrap();
+    assert!(mae(&with) < 0.9 * mae(&without), "{} {} {}", mae(&with), mae(&without), with["weights"]);
 }
 
 #[test]

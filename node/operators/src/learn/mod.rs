@@ -13,6 +13,7 @@
 //! | `rls`, `median`, `classes`, `cells` | recursive least squares, median line, classes of change |
 //! | `anchor`, `moments` | what a label of the same row is measured from; running mean and deviation |
 //! | `lately`, `traffic` | what was left over lately, by category; how many rows came lately, and their numbers |
+//! | `trees` | trees and forests, where they are asked for |
 //! | `hedge`, `interval`, `scores` | weights of the experts, honest intervals, running metrics |
 //!
 //! A stage has one model per share (all its keys teach it) and a series per key.
@@ -40,6 +41,7 @@ mod series;
 mod settings;
 mod store;
 mod traffic;
+mod trees;
 
 pub use function::Learn;
 pub(crate) use row::number;

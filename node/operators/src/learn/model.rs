@@ -24,9 +24,10 @@ use super::scores::Scores;
 use super::settings::{self, Settings};
 use super::store::Unreadable;
 use super::traffic::Traffic;
+use super::trees::Trees;
 
 /// Parts that the model is written in.
-pub const PARTS: usize = 4;
+pub const PARTS: usize = 5;
 /// Numbers that the lines take at most, the constant included. Later names are left out.
 const INPUTS_MAX: usize = 32;
 /// Numbers that the lines on what was left over take at most, the constant included.
@@ -81,6 +82,8 @@ pub struct Model {
     made: u64,
     #[serde(skip)]
     pub scores: Scores,
+    #[serde(skip)]
+    trees: Trees,
     /// Predictions of same-row labels that wait, the next one's number, and the first due time.
     pub waiting: u64,
     pub next_id: u64,
@@ -134,6 +137,7 @@ impl Model {
             early: Residuals::new(settings.coverage),
             made: 0,
             scores: Scores::default(),
+            trees: Trees::new(settings, INPUTS_MAX),
             waiting: 0,
             next_id: 0,
             first_due: Time::MAX,
@@ -142,18 +146,19 @@ impl Model {
 
     /// As bytes, in parts: in all but the first, an event changes little.
     pub fn pack(&self) -> [Bytes; PARTS] {
-        let Model { residuals, early, scores, .. } = self;
-        [codec::encode(self), codec::encode(residuals), codec::encode(early), codec::encode(scores)]
+        let Model { residuals, early, scores, trees, .. } = self;
+        let (own, scores, trees) = (codec::encode(self), codec::encode(scores), codec::encode(trees));
+        [own, codec::encode(residuals), codec::encode(early), scores, trees]
     }
 
-    pub fn unpack([rest, residuals, early, scores]: [&[u8]; PARTS]) -> Result<Model, Unreadable> {
+    pub fn unpack([rest, residuals, early, scores, trees]: [&[u8]; PARTS]) -> Result<Model, Unreadable> {
         fn read<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, Unreadable> {
             codec::decode(bytes).map_err(|error| Unreadable(error.to_string()))
         }
         let (mut residuals, mut early): (Residuals, Residuals) = (read(residuals)?, read(early)?);
         residuals.restore();
         early.restore();
-        Ok(Model { residuals, early, scores: read(scores)?, ..read(rest)? })
+        Ok(Model { residuals, early, scores: read(scores)?, trees: read(trees)?, ..read(rest)? })
     }
 
     /// A value of the target, or a label that is now known.
@@ -312,12 +317,15 @@ impl Model {
         let x = lines(&inputs);
         let wide = self.wide(x, row, at, lately);
         let plain = self.plain.predict(plain(&wide));
+        let [tree, forest] = self.trees.predict(x);
         let experts = [
             last_value,
             value_of(self.rls.predict(x)),
             value_of(self.median.predict(x)),
             value_of(self.reader.change(word)),
             value_of(self.lately.predict(&wide)),
+            value_of(tree),
+            value_of(forest),
         ];
         let weights = self.hedge.weights(&settings.active);
         let value = weighted_median(&experts, &weights);
@@ -401,6 +409,7 @@ impl Model {
 
         let change = ((truth - anchor) / unit).clamp(-CHANGE_MAX, CHANGE_MAX);
         let x = lines(&prediction.inputs);
+        self.trees.learn(x, change);
         if settings.active.get(settings::RLS) == Some(&true) {
             self.rls.fit(x, change);
         }

@@ -5,11 +5,15 @@ use dunlin_protocol::pipeline::manifest::{F64, Label, LearnSpec};
 use crate::spelling::nearest;
 
 /// The experts, in the order of every list of predictions and weights.
-pub const EXPERTS: [&str; 5] = ["last_value", "rls", "median", "classes", "lately"];
+pub const EXPERTS: [&str; 7] = ["last_value", "rls", "median", "classes", "lately", "tree", "forest"];
+/// Those that speak only where `models` names them.
+const BY_NAME: [&str; 2] = ["tree", "forest"];
 pub const RLS: usize = 1;
 pub const MEDIAN: usize = 2;
 pub const CLASSES: usize = 3;
 pub const LATELY: usize = 4;
+pub const TREE: usize = 5;
+pub const FOREST: usize = 6;
 
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -50,7 +54,7 @@ impl Settings {
                 "the feature '{leak}' tells what is to be predicted from '{target}': leave it out of `features`"
             ));
         }
-        let mut active = [spec.models.is_none(); EXPERTS.len()];
+        let mut active = EXPERTS.map(|name| spec.models.is_none() && !BY_NAME.contains(&name));
         for model in spec.models.iter().flatten() {
             match EXPERTS.iter().zip(active.iter_mut()).find(|(name, _)| *name == model) {
                 Some((_, slot)) => *slot = true,
