@@ -190,10 +190,12 @@ fn wait_until_running(
     files: &[Name],
     mut seen: impl FnMut(&Shown),
 ) -> anyhow::Result<()> {
-    let began = Instant::now();
+    let (mut begun, mut moved) = (0, Instant::now());
     let mut runs_since = None;
     let mut trouble = None;
-    while began.elapsed() < RUNNING_DEADLINE {
+    // Thousands of actors take their time: it is not over as long as more of them begin.
+    while moved.elapsed() < RUNNING_DEADLINE {
+        let asked = Instant::now();
         match client.ask(Request::Show { pipeline: deployed.pipeline.clone() }) {
             Ok(Response::Shown(shown)) => {
                 if shown.revision != deployed.revision {
@@ -223,6 +225,11 @@ fn wait_until_running(
                 if only_the_absent_wait(client, &shown)? {
                     return Ok(());
                 }
+                let actors = shown.stages.iter().flat_map(|stage| &stage.actors);
+                let running = actors.filter(|actor| actor.epoch > 0 && actor.trouble.is_none()).count();
+                if running > begun {
+                    (begun, moved) = (running, Instant::now());
+                }
                 trouble = shown.stages.iter().find_map(|stage| {
                     let trouble = stage.actors.iter().find_map(|actor| actor.trouble.as_ref())?;
                     Some(format!("stage '{}': {trouble}", stage.stage))
@@ -231,7 +238,8 @@ fn wait_until_running(
             Ok(other) => return Err(wrong_answer(&other)),
             Err(failure) => trouble = Some(failure.to_string()),
         }
-        sleep(LOOK_AGAIN);
+        // What is long to tell is asked for less often.
+        sleep(LOOK_AGAIN.max(4 * asked.elapsed()));
     }
     bail!(
         "'{}' is deployed but does not run after {} s ({}): look with 'dunlin show {}' and 'dunlin nodes'",

@@ -69,9 +69,17 @@ pub(super) async fn write<T: Serialize, W: AsyncWrite + Unpin>(
     io: &mut W,
     value: &T,
 ) -> Result<(), StreamError> {
-    let (header, body) = frame::seal(value)?;
-    io.write_all(&header).await?;
-    io.write_all(&body).await?;
+    let mut buffer = Vec::new();
+    push(&mut buffer, value)?;
+    io.write_all(&buffer).await?;
     io.flush().await?;
+    Ok(())
+}
+
+/// Appends one value's frame: what is written together goes out as one frame of the substream below.
+pub(super) fn push<T: Serialize>(buffer: &mut Vec<u8>, value: &T) -> Result<(), FrameError> {
+    let (header, body) = frame::seal(value)?;
+    buffer.extend_from_slice(&header);
+    buffer.extend_from_slice(&body);
     Ok(())
 }

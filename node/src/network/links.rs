@@ -29,8 +29,8 @@ use crate::inbox::{Inbox, Places};
 /// Messages on their way to one peer, in bytes. Beyond: the link is dropped and counted; what was
 /// lost heals by repetition.
 const QUEUE_BYTES_MAX: usize = 32 << 20;
-/// Small messages are written together up to this size.
-const WRITE_BYTES: usize = 256 << 10;
+/// What is small is written together up to this size.
+pub(super) const WRITE_BYTES: usize = 256 << 10;
 /// Messages of one link that may wait for the core. Beyond: the link is read no further, so that one
 /// that floods delays the others by this many and no more.
 const LINK_INPUTS_MAX: usize = 128;

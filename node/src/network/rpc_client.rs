@@ -101,10 +101,11 @@ impl RpcClient {
 
     /// Asks; the answers come one after the other. Dropping them cancels the call.
     pub async fn call(&self, request: Request) -> Result<Answers, RpcError> {
+        let pause = if let Request::Tail(tail) = &request { tail.credit / 4 } else { 0 };
         let (reader, writer) = self.start(RpcCall::Request(request)).await?;
         let (to_user, answers) = mpsc::channel(ANSWERS_MAX);
         let (credit, grants) = mpsc::channel(GRANTS_MAX);
-        tokio::spawn(carry(reader, writer, to_user, grants));
+        tokio::spawn(carry(reader, writer, to_user, Grants { grants, pause }));
         Ok(Answers { answers, credit })
     }
 
@@ -206,12 +207,30 @@ impl futures::Stream for Answers {
     }
 }
 
+/// Credit on its way to the node. Each answer gives some back: less than `pause` waits for more.
+struct Grants {
+    grants: mpsc::Receiver<u64>,
+    pause: u64,
+}
+
+impl Grants {
+    async fn next(&mut self) -> Option<u64> {
+        let mut bytes = 0;
+        loop {
+            bytes += self.grants.recv().await?;
+            if bytes >= self.pause {
+                return Some(bytes);
+            }
+        }
+    }
+}
+
 /// Carries one call: answers to the user, grants to the node, until the last answer or the user's end.
 async fn carry(
     reader: ReadHalf<Stream>,
     mut writer: WriteHalf<Stream>,
     to_user: mpsc::Sender<Result<(Response, bool), RpcError>>,
-    mut grants: mpsc::Receiver<u64>,
+    mut grants: Grants,
 ) {
     let reading = async {
         let mut frames = FrameReader::new(reader, FRAME_BYTES_MAX, SILENCE_MAX);
@@ -230,7 +249,7 @@ async fn carry(
         }
     };
     let granting = async {
-        while let Some(bytes) = grants.recv().await {
+        while let Some(bytes) = grants.next().await {
             if frames::write(&mut writer, &RpcIn::Credit { id: CALL, bytes }).await.is_err() {
                 break;
             }

@@ -9,12 +9,13 @@ use dunlin_protocol::id::NodeId;
 use dunlin_protocol::limits::{FRAME_BYTES_MAX, MODULE_BYTES_MAX};
 use dunlin_protocol::rpc::frames::{RpcCall, RpcIn, RpcOut};
 use dunlin_protocol::wire::handshake::Role;
-use futures::io::{AsyncReadExt as _, AsyncWrite, ReadHalf};
+use futures::io::{AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadHalf};
 use libp2p::Stream;
 use tokio::sync::mpsc;
 
 use super::counters::Counters;
 use super::frames::{self, FrameReader, StreamError};
+use super::links::WRITE_BYTES;
 
 /// Frames that wait between a substream and the door. Beyond: the slower side makes the other wait.
 const FRAMES_MAX: usize = 64;
@@ -105,11 +106,23 @@ async fn write<W: AsyncWrite + Unpin>(
     mut io: W,
     mut door: mpsc::Receiver<RpcOut>,
 ) -> Result<(), StreamError> {
+    let mut buffer = Vec::new();
     while let Some(output) = door.recv().await {
-        frames::write(&mut io, &output).await?;
+        buffer.clear();
+        frames::push(&mut buffer, &output)?;
+        while buffer.len() < WRITE_BYTES
+            && let Ok(output) = door.try_recv()
+        {
+            frames::push(&mut buffer, &output)?;
+        }
+        io.write_all(&buffer).await?;
+        io.flush().await?;
+        if buffer.capacity() > 4 * WRITE_BYTES {
+            buffer = Vec::new();
+        }
     }
     // Best effort: the caller may already be gone.
-    let _ = futures::io::AsyncWriteExt::close(&mut io).await;
+    let _ = io.close().await;
     Ok(())
 }
 

@@ -196,6 +196,16 @@ impl LogFile {
         self.head
     }
 
+    /// Its folder is still to be made.
+    pub fn is_unborn(&self) -> bool {
+        self.unborn.is_some()
+    }
+
+    /// The group at hand asked for a sync.
+    pub fn syncs(&self) -> bool {
+        self.staged.durability == Some(Durability::Disk)
+    }
+
     pub fn has_open_files(&self) -> bool {
         self.open.is_some() || self.note_open.is_some()
     }
@@ -251,7 +261,7 @@ impl LogFile {
 
     /// Syncs what the group asked for, then makes it what stands.
     pub fn stand(&mut self) -> Result<(), StorageError> {
-        if self.staged.durability == Some(Durability::Disk) {
+        if self.syncs() {
             self.sync()?;
         }
         self.publish();

@@ -1,14 +1,16 @@
 //! The writer: one thread, one group sync for all logs of the node.
 //!
 //! It takes everything that is queued, writes it, syncs what asked for it, and only then tells the
-//! core, so that the cost of a sync is shared by whatever arrived during the last one. The queue
-//! needs no bound of its own: the core has at most `UNPERSISTED_BYTES_MAX` of each log under way.
+//! core, so that the cost of a sync is shared by whatever arrived during the last one. Where several logs
+//! of a group wait for the disk (those that are born, those that are synced) they wait beside each other.
+//! The queue needs no bound of its own: the core has at most `UNPERSISTED_BYTES_MAX` of each log under way.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::SyncSender;
+use std::thread;
 use std::time::Duration;
 
 use dunlin_protocol::effect::Input;
@@ -31,6 +33,8 @@ use super::teller::Teller;
 const GROUP_BYTES_MAX: usize = UNPERSISTED_BYTES_MAX;
 /// Logs whose files stay open between groups. Beyond: those idle in the last group are closed.
 const OPEN_LOGS_MAX: usize = 256;
+/// Logs of a group that wait for the disk at once.
+const WAITING_MAX: usize = 16;
 /// How often bytes that `memory` acknowledged and the disk refused are tried again.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -74,12 +78,22 @@ pub(super) struct Writer {
     births: Births,
     done: Teller,
     touched: BTreeSet<LogId>,
+    /// Logs that the disk refused what `memory` acknowledged of them.
+    behind: BTreeSet<LogId>,
     group_bytes: usize,
 }
 
 impl Writer {
     pub fn new(logs: Arc<Logs>, files: BTreeMap<LogId, LogFile>, births: Births, done: Teller) -> Writer {
-        Writer { logs, files, births, done, touched: BTreeSet::new(), group_bytes: 0 }
+        Writer {
+            logs,
+            files,
+            births,
+            done,
+            touched: BTreeSet::new(),
+            behind: BTreeSet::new(),
+            group_bytes: 0,
+        }
     }
 
     /// Until `Stop`: then everything is written and synced.
@@ -115,11 +129,9 @@ impl Writer {
 
     /// The next command, or none when it is time to try again what the disk refused.
     fn wait(&mut self, commands: &Queue) -> Option<Command> {
-        let behind = self.files.iter().filter(|(_, file)| file.staged_bytes() > 0);
-        let behind: BTreeSet<LogId> = behind.map(|(log, _)| *log).collect();
-        let next = commands.wait((!behind.is_empty()).then_some(RETRY));
+        let next = commands.wait((!self.behind.is_empty()).then_some(RETRY));
         if next.is_none() {
-            self.touched = behind;
+            self.touched = self.behind.clone();
         }
         next
     }
@@ -189,20 +201,24 @@ impl Writer {
         }
     }
 
-    /// Ends the group: all logs are written first, then synced one after the other, then told.
+    /// Ends the group: all logs are written first, then synced, then told.
     fn settle(&mut self) {
         self.group_bytes = 0;
         let touched = std::mem::take(&mut self.touched);
-        let mut written = Vec::with_capacity(touched.len());
-        for log in &touched {
-            let Some(file) = self.files.get_mut(log) else { continue };
-            written.push((*log, file.write()));
-        }
-        for (log, outcome) in written {
-            let Some(file) = self.files.get_mut(&log) else { continue };
+        let mut group: Vec<(LogId, LogFile)> =
+            touched.iter().filter_map(|log| self.files.remove_entry(log)).collect();
+        let born = group.iter().filter(|(_, file)| file.is_unborn()).count();
+        let written = each(&mut group, born, |(_, file)| file.write());
+        let mut written: Vec<(LogId, LogFile, Result<(), StorageError>)> =
+            group.into_iter().zip(written).map(|((log, file), outcome)| (log, file, outcome)).collect();
+        let synced = written.iter().filter(|(_, file, outcome)| outcome.is_ok() && file.syncs()).count();
+        let stood = each(&mut written, synced, |(_, file, outcome)| {
+            std::mem::replace(outcome, Ok(())).and_then(|()| file.stand())
+        });
+        for ((log, mut file, _), outcome) in written.into_iter().zip(stood) {
             let due = file.pending;
             let at_risk = file.first_at_risk();
-            match outcome.and_then(|()| file.stand()) {
+            match outcome {
                 Ok(()) => {
                     if let Some(name) = file.born.take() {
                         self.births.note(log, &name);
@@ -223,6 +239,12 @@ impl Writer {
                     }
                 }
             }
+            if file.staged_bytes() > 0 {
+                self.behind.insert(log);
+            } else {
+                self.behind.remove(&log);
+            }
+            self.files.insert(log, file);
         }
         self.close_idle(&touched);
     }
@@ -241,6 +263,7 @@ impl Writer {
     /// The log goes. Renamed first: what a crash leaves half removed is no log any more.
     fn remove(&mut self, log: LogId) {
         self.files.remove(&log);
+        self.behind.remove(&log);
         self.logs.remove(log);
         self.births.forget(log);
         let folder = self.logs.log_folder(log);
@@ -257,4 +280,24 @@ impl Writer {
     fn tell(&self, input: Input) {
         self.done.tell(input);
     }
+}
+
+/// Does the same for each, in their order. Where more than one waits for the disk, up to `WAITING_MAX` of
+/// them wait at once: the disk then serves them together.
+fn each<T: Send, R: Send>(all: &mut [T], waiting: usize, work: impl Fn(&mut T) -> R + Sync) -> Vec<R> {
+    let some = |some: &mut [T]| some.iter_mut().map(&work).collect::<Vec<R>>();
+    if waiting < 2 {
+        return some(all);
+    }
+    let size = all.len().div_ceil(WAITING_MAX);
+    thread::scope(|scope| {
+        let mut chunks = all.chunks_mut(size);
+        let first = chunks.next();
+        let others: Vec<_> = chunks.map(|chunk| scope.spawn(|| some(chunk))).collect();
+        let mut done = first.map(some).unwrap_or_default();
+        for other in others {
+            done.extend(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        }
+        done
+    })
 }
