@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use dunlin_protocol::mesh::catalog::NodeFacts;
-use dunlin_protocol::peer::{Peer, PeerConfig};
+use dunlin_protocol::peer::{Peer, PeerConfig, TapBounds};
 use dunlin_protocol::time::Time;
 use dunlin_protocol::wire::codec;
 use dunlin_protocol::wire::token::Token;
@@ -172,6 +172,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         },
         mesh: mesh.mesh().to_string(),
         joined: !mesh.addresses().is_empty(),
+        taps: TapBounds::default(),
     });
     // From here on the folder is a node's, whatever becomes of this start.
     unborn.born();

@@ -57,6 +57,15 @@ pub const LETTERS_ANSWER_BYTES_MAX: u64 = 4 << 20;
 /// Client requests and taps open at once on a node. Beyond: Busy.
 pub const REQUESTS_MAX: usize = 4096;
 pub const TAPS_MAX: usize = 1024;
+/// What a hub keeps of a log for taps that are slower than its quickest one. Beyond: they read by hubs of
+/// their own until they have caught up.
+pub const TAP_WINDOW_BYTES: u64 = 8 << 20;
+/// So many whole windows are kept by all hubs of a node together. Beyond: each keeps less.
+pub const HUBS_WINDOWS: u64 = 8;
+/// Hubs of a node that read from one writer's node and are not the first of their log. Beyond: taps that
+/// lag take turns, each at least as long as `HUB_TURN`.
+pub const HUBS_BEHIND_MAX: usize = 12;
+pub const HUB_TURN: Span = Span(2_000);
 /// Members of a mesh in this version.
 pub const NODES_MAX: usize = 1024;
 /// One node's catalog log, in memory and on disk. Beyond: its appends are refused.

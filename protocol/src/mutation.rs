@@ -66,6 +66,10 @@ pub enum Mutation {
     AwaitTheRemoved,
     /// A node that was given up is listened to.
     HearTheRemoved,
+    /// A tap joins any hub of its log, wherever that stands.
+    JoinAnywhere,
+    /// A tap that falls off its hub's window goes on with what is left there.
+    ForgetTheFallen,
 }
 
 /// All of them.
@@ -99,6 +103,8 @@ pub const MUTATIONS: &[Mutation] = &[
     Mutation::TellCatalogEarly,
     Mutation::AwaitTheRemoved,
     Mutation::HearTheRemoved,
+    Mutation::JoinAnywhere,
+    Mutation::ForgetTheFallen,
 ];
 
 #[cfg(all(feature = "mutations", debug_assertions))]

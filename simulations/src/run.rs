@@ -255,8 +255,9 @@ impl Run {
                 continue;
             }
             let settled = self.is_removed().and_then(|()| self.is_level());
-            let settled = settled.and_then(|()| converged::check(&self.world, victim));
             let settled = settled.and_then(|()| checkers::level::check(&self.world));
+            let settled = settled.and_then(|()| self.close_taps());
+            let settled = settled.and_then(|()| converged::check(&self.world, victim));
             match settled {
                 Ok(()) => return Ok(()),
                 Err(why) => missing = why,
@@ -280,6 +281,7 @@ impl Run {
         for publisher in &mut self.publishers {
             publisher.act(&mut self.world);
         }
+        self.taps.pay(&mut self.world);
         self.pass(span);
         while let Some((_, id, response, last)) = self.world.answers.pop_front() {
             self.give(id, &response, last);

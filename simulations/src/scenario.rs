@@ -154,7 +154,7 @@ const POWER: Climate = Climate { power_loss: true, ..Climate::FAIR };
 const CRASHES: Faults = Faults::NONE.with(Fault::Crash, 1_200);
 
 /// Every scenario by name; `swarm` is drawn anew for each seed.
-pub const SCENARIOS: [Scenario; 33] = [
+pub const SCENARIOS: [Scenario; 34] = [
     CALM,
     Scenario {
         name: "links",
@@ -203,6 +203,14 @@ pub const SCENARIOS: [Scenario; 33] = [
     },
     // More than a reader's window for each edge; what reads behind `twice` gets no padding.
     Scenario { name: "no-credit", padding: 30_000, events_each: 200, trial: Trial::Stalled("count"), ..CALM },
+    // Many clients of one stream on one node, quick and slow ones, while links break and nodes die.
+    Scenario {
+        name: "taps",
+        padding: 100,
+        climate: Climate { link_loss: 1_000, ..Climate::FAIR },
+        faults: Faults::NONE.with(Fault::Tap, 300).with(Fault::Cut, 2_500).with(Fault::Crash, 4_000),
+        ..CALM
+    },
     Scenario { name: "damage", faults: Faults::NONE.with(Fault::Damage, 2_500), ..CALM },
     // Processes die, and a moment after they are back the power goes.
     Scenario {

@@ -16,6 +16,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use dunlin_protocol::effect::{Effects, Input, RequestId, Timer};
 use dunlin_protocol::id::{LogId, NodeId, Position};
+use dunlin_protocol::peer::TapBounds;
 use dunlin_protocol::rpc::Response;
 use dunlin_protocol::time::{Span, Time};
 use dunlin_protocol::wire::message::Message;
@@ -130,7 +131,13 @@ pub struct World {
 impl World {
     pub fn new(seed: u64, nodes: usize, climate: Climate, segment_bytes: u64) -> World {
         let mut chance = Chance::new(seed);
-        let nodes = (0..nodes).map(|_| Node::new(&mut chance, segment_bytes)).collect();
+        // Drawn apart, so that a seed's other draws are the same whatever taps share.
+        let mut apart = Chance::new(seed ^ 0x7a95);
+        let taps = TapBounds {
+            window_bytes: *apart.pick(&[0, 400, 4_000, TapBounds::default().window_bytes]),
+            behind_max: *apart.pick(&[1, 2, 12]),
+        };
+        let nodes = (0..nodes).map(|_| Node::new(&mut chance, segment_bytes, taps)).collect();
         World {
             now: BEGINNING,
             nodes,
@@ -167,6 +174,11 @@ impl World {
 
     pub fn is_up(&self, node: usize) -> bool {
         self.nodes[node].peer.is_some()
+    }
+
+    /// How often the node's process has ended.
+    pub fn life(&self, node: usize) -> u64 {
+        self.nodes[node].life
     }
 
     fn lives(&self, node: usize, life: u64) -> bool {

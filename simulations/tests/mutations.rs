@@ -56,6 +56,8 @@ mutations! {
     epoch_used_twice ReuseEpoch "crashes" 129 "began behind epoch"
     watermark_behind_an_idle_source WatermarkBack "crashes" 129 "goes back"
     full_log_asleep SleepWhenFull "full-log" 128 "are not done"
+    hub_joined_anywhere JoinAnywhere "taps" 129 "a tap on"
+    fallen_off_a_hub ForgetTheFallen "taps" 129 "and not"
     failures_not_counted ParkForever "refusals" 128 ""
     members_gone_for_ever StayGone "long-cuts" 128 "takes"
     modules_asked_for_once AskModulesOnce "messages" 128 "the deploy"

@@ -46,6 +46,7 @@ scenarios! {
     full_disk "full-disk"
     stalled_reader "stalled-reader"
     no_credit "no-credit"
+    taps "taps"
     damage "damage"
     blackouts "blackouts"
     refusals "refusals"

@@ -84,7 +84,7 @@ fn tailed(first: u64, payloads: &[&str]) -> Tailed {
     let run = |(seq, payload): (u64, &&str)| Run {
         log: log(),
         position: position(seq),
-        events: vec![(0, tail_event(seq, payload).placed.event)],
+        events: [(0, tail_event(seq, payload).placed.event)].into_iter().collect(),
     };
     let before = CursorAt { position: position(first - 1), index: None };
     let runs = (first..).zip(payloads).map(run).collect();

@@ -2,7 +2,6 @@
 
 use alloc::vec::Vec;
 
-use crate::effect::RequestId;
 use crate::id::{LogId, NodeId, Position, Seq};
 use crate::limits::{EDGE_CREDIT_BYTES, EDGE_REPEAT};
 use crate::mutation::{Mutation, planted};
@@ -13,7 +12,8 @@ use crate::wire::message::{EdgeId, Filter, From, Message, Slice};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Owner {
     Actor(LogId),
-    Tap(RequestId),
+    /// Taps of this node, together.
+    Hub,
 }
 
 /// What a reader is told of what is still to come.
@@ -39,6 +39,8 @@ pub struct Reader {
     /// The last position that came, and the last whose effects are committed.
     received: Position,
     committed: Position,
+    /// Bytes that may be under way or not done with.
+    window: u64,
     /// Bytes that came and are not done with; bytes granted since the subscription.
     held: u64,
     granted: u64,
@@ -46,8 +48,6 @@ pub struct Reader {
     untold: u64,
     /// Where the log ended when last heard of.
     pub head: Seq,
-    /// The log's end when the subscription first stood: where a tap without `follow` stops.
-    pub head_at_first: Option<Seq>,
     /// The log's `Close` came: it is told again to whoever subscribes behind it, and not taken twice.
     ended: bool,
     live: bool,
@@ -81,16 +81,28 @@ impl Reader {
             from,
             received,
             committed: received,
+            window: EDGE_CREDIT_BYTES,
             held: 0,
             granted: 0,
             untold: 0,
             head: Seq(0),
-            head_at_first: None,
             ended: false,
             live: false,
             said_at: None,
             heard_at: Time(0),
         }
+    }
+
+    /// It only asks where the log stands: nothing is sent to it before it is opened.
+    pub fn looking_in(self) -> Reader {
+        Reader { window: 0, ..self }
+    }
+
+    /// It reads from now on. Returns what grants its credit, if the subscription stands.
+    pub fn open(&mut self, now: Time) -> Option<Message> {
+        self.window = EDGE_CREDIT_BYTES;
+        self.granted = self.window.saturating_sub(self.held);
+        self.live.then(|| self.credit(now))
     }
 
     pub fn received(&self) -> Position {
@@ -117,11 +129,11 @@ impl Reader {
 
     fn subscribe(&mut self, now: Time) -> Message {
         self.said_at = Some(now);
-        self.granted = EDGE_CREDIT_BYTES.saturating_sub(self.held);
+        self.granted = self.window.saturating_sub(self.held);
         self.untold = 0;
         let reader = match self.owner {
             Owner::Actor(log) => Some(log),
-            Owner::Tap(_) => None,
+            Owner::Hub => None,
         };
         Message::Subscribe {
             edge: self.edge,
@@ -164,9 +176,6 @@ impl Reader {
         self.live = true;
         self.heard_at = now;
         self.head = head;
-        if self.head_at_first.is_none() {
-            self.head_at_first = Some(head);
-        }
         if !matches!(self.from, From::After(_)) {
             self.received = at;
             self.committed = at;

@@ -379,7 +379,7 @@ impl Peer {
                     upstream.trouble = None;
                 }
             }
-            Owner::Tap(tap) => self.on_tap_level(tap, effects),
+            Owner::Hub => self.on_hub_subscribed(edge, at, head, effects),
         }
     }
 
@@ -424,7 +424,7 @@ impl Peer {
                         }
                         self.restless_actors.insert(actor);
                     }
-                    Owner::Tap(tap) => self.on_tap_slices(tap, edge, log, slices, effects),
+                    Owner::Hub => self.on_hub_slices(edge, slices, effects),
                 }
             }
         }
@@ -442,6 +442,9 @@ impl Peer {
                 reader.release(freed);
             }
         }
+        if owner == Owner::Hub {
+            self.hub_falls_back(edge, to, effects);
+        }
         let detail = format!(
             "log {log} lost its tail behind record {} (a reader had {}): what was computed from it may count again",
             to.seq.0, was.seq.0
@@ -456,7 +459,7 @@ impl Peer {
             Owner::Actor(actor) => {
                 self.logs.get(&actor).is_some_and(|log| log.durability != Durability::Disk)
             }
-            Owner::Tap(_) => false,
+            Owner::Hub => false,
         }
     }
 
@@ -484,13 +487,13 @@ impl Peer {
             Refusal::TooMany => {}
             Refusal::Gone { .. } if self.may_have_lost(owner) => self.skip(edge, effects),
             Refusal::Gone { .. } | Refusal::Diverged | Refusal::Damaged => {
-                if let (Owner::Tap(tap), Refusal::Gone { first }) = (owner, why) {
+                if let (Owner::Hub, Refusal::Gone { first }) = (owner, why) {
                     let detail = format!(
                         "retention let go of what this tail had not read yet (log {log} is kept from record {} on); \
                          tail again with --from start for what is kept",
                         first.0
                     );
-                    return self.fail_tap(tap, detail, effects);
+                    return self.fail_hub(edge, &detail, effects);
                 }
                 let what = match why {
                     Refusal::Gone { first } => format!("its records before {} are no longer kept", first.0),
@@ -511,8 +514,8 @@ impl Peer {
                     if first_time {
                         self.report(Level::Error, "edge_stopped", detail, effects);
                     }
-                } else if let Owner::Tap(tap) = owner {
-                    self.fail_tap(tap, detail, effects);
+                } else if owner == Owner::Hub {
+                    self.fail_hub(edge, &detail, effects);
                 }
             }
         }

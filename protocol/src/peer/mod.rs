@@ -12,6 +12,7 @@
 //! | `actors` | functions, commits, retries |
 //! | `publish` | events entering |
 //! | `taps` | clients that follow a stream |
+//! | `hubs` | what taps of one log share |
 //! | `letters` | dead letters: listed, replayed, dropped |
 //! | `questions` | clients' questions, gathered from other nodes |
 //! | `reports` | what this node answers of itself, its actors and the mesh |
@@ -27,6 +28,7 @@ mod deploy;
 mod edges;
 mod facts;
 mod hand_over;
+mod hubs;
 mod letters;
 mod logs;
 mod members;
@@ -62,6 +64,8 @@ use crate::rpc::{Fault, FaultKind, LettersMoved, Publish, Reply, Response};
 use crate::time::Time;
 use crate::wire::message::{AskId, EdgeId, Message};
 
+pub use hubs::TapBounds;
+
 /// Who this node is. The same configuration and the same inputs give the same effects.
 #[derive(Debug, Clone)]
 pub struct PeerConfig {
@@ -76,6 +80,7 @@ pub struct PeerConfig {
     pub mesh: String,
     /// It came into its mesh by a token, so there are others, whether it has heard of them or not.
     pub joined: bool,
+    pub taps: TapBounds,
 }
 
 pub struct Peer {
@@ -131,6 +136,7 @@ pub struct Peer {
     early: BTreeMap<LogId, BTreeMap<(NodeId, EdgeId), edges::Subscribing>>,
     reads: BTreeMap<ReadId, (NodeId, EdgeId)>,
     taps: BTreeMap<RequestId, taps::Tap>,
+    hubs: hubs::Hubs,
     gathers: BTreeMap<u64, questions::Gather>,
     asks: BTreeMap<AskId, questions::Asked>,
     /// Letters of this node that are being replayed or dropped.
@@ -152,6 +158,7 @@ pub struct Peer {
     restless_actors: BTreeSet<LogId>,
     restless_logs: BTreeSet<LogId>,
     restless_edges: BTreeSet<(NodeId, EdgeId)>,
+    restless_taps: BTreeSet<RequestId>,
     next: u64,
     measured: (u64, u64),
     /// What the connectors here said last, by source log.
@@ -206,6 +213,7 @@ impl Peer {
             early: BTreeMap::new(),
             reads: BTreeMap::new(),
             taps: BTreeMap::new(),
+            hubs: hubs::Hubs::new(config.taps),
             gathers: BTreeMap::new(),
             asks: BTreeMap::new(),
             letter_orders: BTreeMap::new(),
@@ -221,6 +229,7 @@ impl Peer {
             restless_actors: BTreeSet::new(),
             restless_logs: BTreeSet::new(),
             restless_edges: BTreeSet::new(),
+            restless_taps: BTreeSet::new(),
             next: 0,
             measured: (0, 0),
             connectors: BTreeMap::new(),
@@ -241,12 +250,14 @@ impl Peer {
     }
 
     /// What is held on behalf of somebody who waits: all zero when nobody does any more.
-    pub fn under_way(&self) -> [(&'static str, usize); 9] {
+    pub fn under_way(&self) -> [(&'static str, usize); 11] {
         [
             ("questions", self.asks.len()),
             ("gatherings", self.gathers.len()),
             ("look-ups", self.looks.len()),
             ("reads", self.reads.len()),
+            ("hubs", self.hubs.len()),
+            ("taps that wait for a hub", self.hubs.waiting()),
             ("deploys", self.deploys.len()),
             ("facts to be told", self.tellings.len()),
             ("wanted modules", self.module_wants.len()),
@@ -336,6 +347,8 @@ impl Peer {
                 self.serve_readers(log, effects);
             } else if let Some(of) = self.restless_edges.pop_first() {
                 self.serve_reader(of, effects);
+            } else if let Some(id) = self.restless_taps.pop_first() {
+                self.rouse_tap(id, effects);
             } else {
                 return;
             }

@@ -327,8 +327,15 @@ mod tests {
         let key = |n: u8| ed25519_dalek::SigningKey::from_bytes(&[n; 32]);
         let facts = NodeFacts::default();
         let mesh = "m".into();
-        let mut peer =
-            Peer::new(PeerConfig { key: key(7), generation: 1, seed: 1, facts, mesh, joined: true });
+        let mut peer = Peer::new(PeerConfig {
+            key: key(7),
+            generation: 1,
+            seed: 1,
+            facts,
+            mesh,
+            joined: true,
+            taps: crate::peer::TapBounds::default(),
+        });
         let other = crate::id::NodeId(key(8).verifying_key().to_bytes());
         let publish = Publish {
             pipeline: "p".parse().unwrap(),

@@ -164,6 +164,7 @@ impl Peer {
             self.tell_heads(effects);
         }
         self.repeat_edges(effects);
+        self.take_turns(effects);
         self.repeat_modules(effects);
         self.repeat_taking(effects);
         self.retry_openings(effects);

@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 
 use bytes::Bytes;
 
-use super::{Peer, PeerConfig};
+use super::{Peer, PeerConfig, TapBounds};
 use crate::effect::{Effect, Effects, Input, Level, Outcome, RecoveredLog, Report, RequestId, Timer};
 use crate::event::Event;
 use crate::id::{Digest, LogId, Position, Seq};
@@ -17,7 +17,7 @@ use crate::log::record::{Body, Record};
 use crate::mesh::catalog::{LogName, NodeFacts};
 use crate::pipeline::manifest::{Manifest, Module, Operator};
 use crate::pipeline::plan::Role;
-use crate::rpc::{Publish, Request, Response};
+use crate::rpc::{Publish, Request, Response, TailEvent};
 use crate::time::{Span, Time};
 
 const PIPELINE: &str = r#"
@@ -42,12 +42,14 @@ struct Kept {
     snapshot: Option<(Position, Bytes)>,
 }
 
-struct Lone {
-    peer: Peer,
+pub(super) struct Lone {
+    pub(super) peer: Peer,
     now: Time,
     disk: BTreeMap<LogId, Kept>,
     timers: BTreeMap<Timer, Time>,
     answers: Vec<Response>,
+    /// What taps were answered.
+    pub(super) tailed: BTreeMap<RequestId, Vec<TailEvent>>,
     reports: Vec<Report>,
     /// Sequence numbers of the source's records whose events a function was given.
     seen: Vec<Seq>,
@@ -55,6 +57,34 @@ struct Lone {
 
 impl Lone {
     fn on(disk: BTreeMap<LogId, Kept>, now: Time) -> Lone {
+        Lone::with(disk, now, TapBounds::default())
+    }
+
+    /// A new one, whose taps share so much, with the pipeline deployed.
+    pub(super) fn deployed(durability: &str, taps: TapBounds) -> Lone {
+        let mut node = Lone::with(BTreeMap::new(), Time(100_000_000), taps);
+        let mut manifest = Manifest::from_toml(&PIPELINE.replace("DURABILITY", durability), "p").unwrap();
+        for stage in manifest.stages.values_mut() {
+            if let Operator::Wasm(spec) = &mut stage.operator {
+                spec.module = Module::Digest(Digest([0; 32]));
+            }
+        }
+        let answer = node.ask(Request::Deploy { manifest });
+        assert!(matches!(answer, Response::Deployed { .. }), "{answer:?}");
+        node
+    }
+
+    /// Event number `n`, of so many bytes.
+    pub(super) fn publish(&mut self, n: u64, bytes: usize) {
+        let payload = Bytes::from(format!(r#"{{"key":"k","fill":"{}"}}"#, "x".repeat(bytes)));
+        let event = Event { key: Bytes::from_static(b"k"), time: Time(n), headers: Vec::new(), payload };
+        let (pipeline, source) = ("p".parse().unwrap(), "in".parse().unwrap());
+        let publish = Publish { pipeline, source, producer: None, log: None, events: vec![event] };
+        let answer = self.ask(Request::Publish(publish));
+        assert!(matches!(answer, Response::Published { .. }), "{answer:?}");
+    }
+
+    fn with(disk: BTreeMap<LogId, Kept>, now: Time, taps: TapBounds) -> Lone {
         let config = PeerConfig {
             key: (&[7; 32]).into(),
             generation: now.0,
@@ -62,9 +92,10 @@ impl Lone {
             facts: NodeFacts::default(),
             mesh: "m".into(),
             joined: false,
+            taps,
         };
-        let (timers, answers, reports, seen) = Default::default();
-        let mut node = Lone { peer: Peer::new(config), now, disk, timers, answers, reports, seen };
+        let (timers, answers, tailed, reports, seen) = Default::default();
+        let mut node = Lone { peer: Peer::new(config), now, disk, timers, answers, tailed, reports, seen };
         node.take(Input::ModuleHeld { digest: Digest([0; 32]) });
         for (log, Kept { name, records, snapshot }) in node.disk.clone() {
             let first = records.first().map_or(Seq(1), |record| record.seq);
@@ -81,7 +112,7 @@ impl Lone {
         node
     }
 
-    fn take(&mut self, input: Input) {
+    pub(super) fn take(&mut self, input: Input) {
         let mut inputs = vec![input];
         while !inputs.is_empty() {
             for input in core::mem::take(&mut inputs) {
@@ -121,6 +152,10 @@ impl Lone {
                 self.seen.extend(batch.iter().map(|invoked| invoked.placed.id.seq));
                 Some(Input::Returned { actor, call, outcome: Ok(Outcome::default()) })
             }
+            Effect::Answer { id, response: Response::Events { events }, .. } => {
+                self.tailed.entry(id).or_default().extend(events);
+                None
+            }
             Effect::Answer { response, .. } => {
                 self.answers.push(response);
                 None
@@ -148,7 +183,7 @@ impl Lone {
     }
 
     /// Timers ring, each at its instant.
-    fn pass(&mut self, span: Span) {
+    pub(super) fn pass(&mut self, span: Span) {
         let until = self.now.after(span);
         while let Some((timer, at)) = self.timers.clone().into_iter().min_by_key(|(_, at)| *at)
             && at <= until
@@ -175,23 +210,8 @@ impl Lone {
 /// A node whose stage has read more than its source's retention keeps, and whose stage's log then lost all
 /// but its first records, started anew. With it the first record that the source's log keeps.
 fn behind_retention(durability: &str, left: usize) -> (Lone, Seq) {
-    let mut node = Lone::on(BTreeMap::new(), Time(100_000_000));
-    let mut manifest = Manifest::from_toml(&PIPELINE.replace("DURABILITY", durability), "p").unwrap();
-    for stage in manifest.stages.values_mut() {
-        if let Operator::Wasm(spec) = &mut stage.operator {
-            spec.module = Module::Digest(Digest([0; 32]));
-        }
-    }
-    let answer = node.ask(Request::Deploy { manifest });
-    assert!(matches!(answer, Response::Deployed { .. }), "{answer:?}");
-    for n in 0..30 {
-        let payload = Bytes::from(format!(r#"{{"key":"k","fill":"{}"}}"#, "x".repeat(10_000)));
-        let event = Event { key: Bytes::from_static(b"k"), time: Time(n), headers: Vec::new(), payload };
-        let (pipeline, source) = ("p".parse().unwrap(), "in".parse().unwrap());
-        let publish = Publish { pipeline, source, producer: None, log: None, events: vec![event] };
-        let answer = node.ask(Request::Publish(publish));
-        assert!(matches!(answer, Response::Published { .. }), "{answer:?}");
-    }
+    let mut node = Lone::deployed(durability, TapBounds::default());
+    (0..30).for_each(|n| node.publish(n, 10_000));
     node.pass(Span(30_000));
     let (source, stage) = (node.log_of(Role::Source), node.log_of(Role::Stage));
     let first = node.disk[&source].records[0].seq;

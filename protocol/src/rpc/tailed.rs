@@ -4,9 +4,10 @@
 //! for the run and worked out by whoever wants them: they would weigh as much as a small event does, in
 //! bytes and in work, on every event.
 
-use alloc::vec::{self, Vec};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{Cursor, CursorAt, TailEvent};
 use crate::event::{Event, Placed};
@@ -26,7 +27,38 @@ pub struct Run {
     pub log: LogId,
     /// The record's.
     pub position: Position,
-    pub events: Vec<(u32, Event)>,
+    pub events: Events,
+}
+
+/// Events with their index in their record, shared by all taps that are answered them. Encoded they are the
+/// list alone.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Events(pub Arc<Vec<(u32, Event)>>);
+
+impl core::ops::Deref for Events {
+    type Target = [(u32, Event)];
+
+    fn deref(&self) -> &[(u32, Event)] {
+        &self.0
+    }
+}
+
+impl FromIterator<(u32, Event)> for Events {
+    fn from_iter<I: IntoIterator<Item = (u32, Event)>>(events: I) -> Events {
+        Events(Arc::new(events.into_iter().collect()))
+    }
+}
+
+impl Serialize for Events {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Events {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Events, D::Error> {
+        Vec::deserialize(deserializer).map(|events| Events(Arc::new(events)))
+    }
 }
 
 impl Tailed {
@@ -36,7 +68,7 @@ impl Tailed {
 
     /// The events alone.
     pub fn events(&self) -> impl Iterator<Item = &Event> {
-        self.runs.iter().flat_map(|run| &run.events).map(|(_, event)| event)
+        self.runs.iter().flat_map(|run| run.events.iter()).map(|(_, event)| event)
     }
 
     /// What counts against the client's credit, in bytes.
@@ -59,7 +91,7 @@ impl IntoIterator for Tailed {
 #[derive(Debug, Default)]
 pub struct TailedEvents {
     cursor: Cursor,
-    runs: vec::IntoIter<Run>,
+    runs: alloc::vec::IntoIter<Run>,
     run: Option<RunEvents>,
 }
 
@@ -67,7 +99,7 @@ pub struct TailedEvents {
 struct RunEvents {
     log: LogId,
     position: Position,
-    events: vec::IntoIter<(u32, Event)>,
+    events: alloc::vec::IntoIter<(u32, Event)>,
 }
 
 impl Iterator for TailedEvents {
@@ -86,6 +118,8 @@ impl Iterator for TailedEvents {
                 self.run = None;
             }
             let Run { log, position, events } = self.runs.next()?;
+            // Who decoded them has them alone.
+            let events = Arc::try_unwrap(events.0).unwrap_or_else(|shared| shared.to_vec());
             self.run = Some(RunEvents { log, position, events: events.into_iter() });
         }
     }

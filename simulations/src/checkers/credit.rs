@@ -38,9 +38,9 @@ impl Credit {
 
     /// The writer sends a message.
     pub fn say(&mut self, writer: usize, reader: NodeId, message: &Message) -> Result<(), String> {
-        let Message::Batch { edge, slices, .. } = message else { return Ok(()) };
-        // Only how far the log goes: who has no credit left hears that.
-        if slices.is_empty() {
+        let Message::Batch { edge, after, slices, .. } = message else { return Ok(()) };
+        // Only how far the log goes, or that it is closed: who has no credit hears that.
+        if slices.iter().all(|slice| slice.events.is_empty() && slice.position == *after) {
             return Ok(());
         }
         let Some(account) = self.accounts.get_mut(&(writer, reader, *edge)) else { return Ok(()) };

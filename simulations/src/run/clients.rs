@@ -1,6 +1,6 @@
 //! Clients: they ask, wait for a while, and ask again.
 
-use dunlin_protocol::effect::RequestId;
+use dunlin_protocol::effect::{Input, RequestId};
 use dunlin_protocol::pipeline::manifest::StreamName;
 use dunlin_protocol::rpc::{Request, Response, Tail, TailEvent, TailFrom};
 use dunlin_protocol::time::Span;
@@ -70,6 +70,18 @@ impl Run {
         let lossy = self.scenario.may_lose();
         let outcome = self.taps.on_answer(id, response, last, &self.world, lossy);
         self.world.watch.note(outcome);
+    }
+
+    /// Taps that have shown all that there is are not looked at any longer.
+    pub(super) fn close_taps(&mut self) -> Result<(), String> {
+        if !self.scenario.may_lose() {
+            self.taps.level(&self.world, self.scenario.retention.is_empty())?;
+        }
+        for (id, node) in self.taps.close() {
+            self.world.input_soon(node, Input::Cancelled { id });
+        }
+        self.pass(Span(20));
+        Ok(())
     }
 
     /// Nobody lags, as `show` tells; else who does.

@@ -1,6 +1,5 @@
 //! Faults, each when its time has come.
 
-use dunlin_protocol::effect::Input;
 use dunlin_protocol::rpc::{Request, TailFrom};
 use dunlin_protocol::time::{Span, Time};
 
@@ -128,8 +127,7 @@ impl Run {
             Fault::Tap => {
                 let stream = *self.world.chance.pick(&["in", "some", "count", "twice", "last"]);
                 let from = if self.world.chance.one_in(2) { TailFrom::Start } else { TailFrom::Now };
-                let id = self.world.request(node, Request::Tail(tail_of(stream, from, true)));
-                self.taps.opened(id, node);
+                self.taps.begin(&tail_of(stream, from, true), node, &mut self.world);
             }
             Fault::Neighbour => self.change_neighbour(node),
             Fault::Letters => self.move_letters(node),
@@ -198,9 +196,7 @@ impl Run {
             node.disk.full = false;
         }
         self.world.calm_down();
-        for (id, node) in self.taps.close() {
-            self.world.input_soon(node, Input::Cancelled { id });
-        }
+        self.taps.calm_down(self.world.now);
         self.world.trace.line(self.world.now, "peace".into());
     }
 

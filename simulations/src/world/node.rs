@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use dunlin_protocol::effect::Timer;
 use dunlin_protocol::id::{LogId, NodeId};
 use dunlin_protocol::mesh::catalog::NodeFacts;
-use dunlin_protocol::peer::{Peer, PeerConfig};
+use dunlin_protocol::peer::{Peer, PeerConfig, TapBounds};
 use dunlin_protocol::time::{Span, Time};
 
 use super::Happening;
@@ -17,6 +17,7 @@ use crate::functions::{Hosted, Store};
 pub struct Node {
     pub id: NodeId,
     pub(super) key: [u8; 32],
+    taps: TapBounds,
     pub peer: Option<Peer>,
     pub(super) life: u64,
     pub disk: Disk,
@@ -64,12 +65,13 @@ impl Clock {
 }
 
 impl Node {
-    pub(super) fn new(chance: &mut Chance, segment_bytes: u64) -> Node {
+    pub(super) fn new(chance: &mut Chance, segment_bytes: u64, taps: TapBounds) -> Node {
         let mut key = [0; 32];
         key.chunks_mut(8).for_each(|chunk| chunk.copy_from_slice(&chance.draw().to_le_bytes()));
         Node {
             id: id_of(key),
             key,
+            taps,
             peer: None,
             life: 0,
             disk: Disk::new(segment_bytes),
@@ -102,6 +104,7 @@ impl Node {
             },
             mesh: "simulated".into(),
             joined: index > 0,
+            taps: self.taps,
         }
     }
 }
@@ -114,6 +117,7 @@ fn id_of(key: [u8; 32]) -> NodeId {
         facts: NodeFacts::default(),
         mesh: String::new(),
         joined: false,
+        taps: TapBounds::default(),
     })
     .me()
 }

@@ -11,7 +11,7 @@ use crate::event::Event;
 use crate::id::{Position, Seq};
 use crate::log::record::{Emitted, Parked, Record};
 use crate::mesh::catalog::{LogName, NodeFacts};
-use crate::peer::PeerConfig;
+use crate::peer::{PeerConfig, TapBounds};
 use crate::pipeline::manifest::Manifest;
 use crate::rpc::{FaultKind, ProducerRange, Publish, Request, Response};
 use crate::time::{Span, Time};
@@ -51,7 +51,15 @@ struct Lone {
 
 fn config(generation: u64) -> PeerConfig {
     let key = ed25519_dalek::SigningKey::from_bytes(&[7; 32]);
-    PeerConfig { key, generation, seed: 1, facts: NodeFacts::default(), mesh: "m".into(), joined: false }
+    PeerConfig {
+        key,
+        generation,
+        seed: 1,
+        facts: NodeFacts::default(),
+        mesh: "m".into(),
+        joined: false,
+        taps: TapBounds::default(),
+    }
 }
 
 impl Lone {
