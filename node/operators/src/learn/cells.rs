@@ -8,11 +8,14 @@ use super::store::{self, Unreadable};
 use crate::operator::State;
 
 /// Cells of a share; each is an entry of keyed state once it has learned.
-pub const CELLS: u16 = 8192;
+pub const CELLS: u16 = 32_768;
 /// Outcomes after which a cell's means forget like a window of that length.
 const MEMORY: f32 = 300.0;
 /// How many outcomes a cell needs until it is believed by half.
 const SHRINK: f64 = 8.0;
+
+/// The same, where what it is drawn to is known well.
+const DRAWN: f64 = 2.0;
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct Cell {
@@ -37,6 +40,12 @@ impl Cell {
     pub fn mean(&self) -> f64 {
         let n = f64::from(self.n);
         f64::from(self.change) * n / (n + SHRINK)
+    }
+
+    /// Mean change here, drawn towards `towards` while little is known.
+    pub fn mean_from(&self, towards: f64) -> f64 {
+        let n = f64::from(self.n);
+        (f64::from(self.change) * n + towards * DRAWN) / (n + DRAWN)
     }
 
     /// Share of rises here, drawn towards `base`.
@@ -128,6 +137,11 @@ impl Cells {
 /// Where the token of this kind with these parts lives.
 pub fn cell_of(seed: u64, kind: u64, parts: &[u64]) -> u16 {
     place_of(seed, kind, parts) % CELLS
+}
+
+/// The cell so many behind this one.
+pub fn behind(cell: u16, by: usize) -> u16 {
+    ((usize::from(cell) + by) % usize::from(CELLS)) as u16
 }
 
 /// The same among 65,536 places.

@@ -1,7 +1,7 @@
 //! Classes of change: what moves rarely "stays", a class of its own; the others lie on both sides.
 //!
 //! A softmax over the classes, linear in the present tokens' cells, learned with AdaGrad. Its median
-//! class, read out as that class's own mean change, is an expert; the classes above the bound that
+//! class, read out as that class's own mean change (at this value, and for its category), is an expert; the classes above the bound that
 //! was asked for sum to a probability.
 
 use serde::{Deserialize, Serialize};
@@ -19,7 +19,7 @@ const CAUTION: f32 = 1.0;
 const EASE: f32 = 1e-4;
 /// How sure one direction must be before "stays" is left. The outcomes of neighbouring predictions
 /// overlap, so the probabilities sound surer than they are.
-const DECISIVE: f64 = 0.8;
+const DECISIVE: f64 = 0.75;
 /// How much of what the decisive words gained is kept from one outcome to the next.
 const LATELY: f64 = 0.999;
 
@@ -65,7 +65,8 @@ impl Reader {
         }
     }
 
-    pub fn word(&self, probabilities: &[f64; CLASSES]) -> Word {
+    /// `closer`: of a class, the mean change that is expected here, given that of all.
+    pub fn word(&self, probabilities: &[f64; CLASSES], closer: impl Fn(usize, f64) -> f64) -> Word {
         let up: f64 = probabilities.iter().skip(STAYS + 1).sum();
         let down: f64 = probabilities.iter().take(STAYS).sum();
         let mut sum = 0.0;
@@ -73,7 +74,7 @@ impl Reader {
         for (class, (p, mean)) in probabilities.iter().zip(&self.mean).enumerate() {
             sum += p;
             if sum >= 0.5 {
-                lean = if class == STAYS { 0.0 } else { *mean };
+                lean = if class == STAYS { 0.0 } else { closer(class, *mean) };
                 break;
             }
         }

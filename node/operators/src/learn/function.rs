@@ -7,9 +7,10 @@ use dunlin_protocol::pipeline::manifest::{Label, LearnSpec};
 use dunlin_protocol::time::{Span, Time};
 use serde_json::{Map, Value};
 
-use super::cells::Cells;
+use super::cells::{Cells, behind};
+use super::classes::CLASSES;
 use super::keys::Keys;
-use super::lately::Lately;
+use super::lately::{Lately, Residual};
 use super::model::{Known, Model};
 use super::payload::{self, Settled};
 use super::prediction::Prediction;
@@ -106,6 +107,7 @@ impl Step<'_> {
     fn later(&mut self, target: &str, after: Span) -> Result<(), Unreadable> {
         let truth = row::number(self.payload.get(target));
         let (key, now) = (&self.event.key, self.event.time);
+        let mut before = None;
         if let Some(truth) = truth {
             while let Some(id) = self.keys.open(key, self.state)?.take_due(now) {
                 let name = store::waiting_key(key, id);
@@ -116,6 +118,7 @@ impl Step<'_> {
                 }
             }
             let series = &mut self.keys.open(key, self.state)?.series;
+            before = series.value;
             series.observe(now, truth);
             self.model.observe(truth);
             if series.n > 1 {
@@ -125,7 +128,10 @@ impl Step<'_> {
                 self.model.stray((truth - series.min).max(series.max - truth) / unit, part);
             }
         }
-        let mut prediction = self.predict(truth, [target, ""], after.0 as f64)?;
+        let mut prediction = self.predict(truth, before, [target, ""], after.0 as f64)?;
+        if let Some((truth, before)) = truth.zip(before) {
+            self.moved((truth - before) / prediction.unit);
+        }
         prediction.due = now.after(after);
         prediction.key = key.clone();
         self.emit(None, payload::event(self.settings, &prediction, None));
@@ -142,7 +148,7 @@ impl Step<'_> {
 
     fn same_row(&mut self, label: &str, label_at: Option<&str>) -> Result<(), Unreadable> {
         self.settle_known()?;
-        let mut prediction = self.predict(None, [label, label_at.unwrap_or("")], DAY)?;
+        let mut prediction = self.predict(None, None, [label, label_at.unwrap_or("")], DAY)?;
         let due = match label_at {
             None => Some(self.event.time),
             Some(field) => match self.payload.get(field) {
@@ -204,7 +210,22 @@ impl Step<'_> {
         Ok(())
     }
 
-    fn predict(&mut self, now: Option<f64>, hidden: [&str; 2], span: f64) -> Result<Prediction, Unreadable> {
+    /// The row's series has moved by so many units; its groups remember that.
+    fn moved(&mut self, change: f64) {
+        let at = self.event.time;
+        for moves in &self.row.moves {
+            self.lately.learn(moves.from, Residual { of: at, at, short: change, long: change });
+        }
+    }
+
+    /// `now`: the value that this event brought; `before`: the one before it.
+    fn predict(
+        &mut self,
+        now: Option<f64>,
+        before: Option<f64>,
+        hidden: [&str; 2],
+        span: f64,
+    ) -> Result<Prediction, Unreadable> {
         let settings = self.settings;
         let series = &self.keys.open(&self.event.key, self.state)?.series;
         let last = now.or(series.value);
@@ -216,21 +237,25 @@ impl Step<'_> {
             series,
             value: ground.last_value,
             unit: ground.unit,
+            before,
             span: span.max(1.0),
             measured_from: self.model.measured_from(),
             path: last.is_some() && (settings.is_later() || !self.event.key.is_empty()),
         };
         self.row.fill(self.event, &self.payload, &context);
         let encoded = self.row.encoded.iter().map(|(_, cell)| *cell);
-        self.cells.load(self.row.tokens.iter().copied().chain(encoded), self.state)?;
-        self.lately.load(self.row.groups.iter().map(|(_, place)| *place), self.state)?;
+        let reads = each_class(&self.row.reads);
+        self.cells.load(self.row.tokens.iter().copied().chain(encoded).chain(reads), self.state)?;
+        let moves = self.row.moves.iter().flat_map(|moves| [moves.place, moves.from]);
+        self.lately.load(self.row.groups.iter().map(|(_, place)| *place).chain(moves), self.state)?;
         let known = Known { cells: self.cells, lately: self.lately };
         let prediction = self.model.predict(settings, ground, self.row, self.event.time, known);
         Ok(prediction)
     }
 
     fn settle(&mut self, prediction: &Prediction, truth: f64) -> Result<(), Unreadable> {
-        self.cells.load(prediction.tokens.iter().copied(), self.state)?;
+        let tokens = prediction.tokens.iter().copied();
+        self.cells.load(tokens.chain(each_class(&prediction.reads)), self.state)?;
         self.lately.load(prediction.groups.iter().copied(), self.state)?;
         self.model.settle(self.settings, prediction, truth, self.cells, self.lately);
         let settled = Settled {
@@ -249,4 +274,9 @@ impl Step<'_> {
     fn emit(&mut self, side: Option<u16>, event: Event) {
         self.out.push(FromHead { cause: self.cause, side, event });
     }
+}
+
+/// The cells of all classes behind each of these.
+fn each_class(first: &[u16]) -> impl Iterator<Item = u16> + '_ {
+    first.iter().flat_map(|first| (0..CLASSES).map(|class| behind(*first, class)))
 }

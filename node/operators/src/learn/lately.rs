@@ -6,6 +6,7 @@
 //! the plain line left over: what a category is always like. The short ones hold what is left over
 //! when that is known too: what is unlike it now.
 
+use core::ops::Range;
 use std::collections::BTreeSet;
 use std::collections::btree_map::{BTreeMap, Entry};
 
@@ -22,6 +23,8 @@ const CONSTANTS: [f64; SPANS] = [3.6e6, 1.08e7, 4.32e7, 3.456e8, 2.4192e9];
 pub const SPANS: usize = 5;
 /// The first so many are the short ones.
 pub const SHORT: usize = 3;
+/// Those by which moves of series are told.
+pub const MOVES: Range<usize> = 2..4;
 /// How many outcomes a mean needs until it is believed by half.
 const SHRINK: f64 = 1.0;
 /// A residual counts for so many units at most.

@@ -14,7 +14,8 @@
 //! | `anchor`, `moments` | what a label of the same row is measured from; running mean and deviation |
 //! | `lately`, `traffic` | what was left over lately, by category; how many rows came lately, and their numbers |
 //! | `trees` | trees and forests, where they are asked for |
-//! | `hedge`, `interval`, `scores` | weights of the experts, honest intervals, running metrics |
+//! | `hedge`, `guard` | weights of the experts; when the naive line is safer |
+//! | `interval`, `scores` | honest intervals, running metrics |
 //!
 //! A stage has one model per share (all its keys teach it) and a series per key.
 
@@ -22,6 +23,7 @@ mod anchor;
 mod cells;
 mod classes;
 mod function;
+mod guard;
 mod hedge;
 mod interval;
 mod keys;

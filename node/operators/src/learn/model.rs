@@ -10,11 +10,12 @@ use dunlin_protocol::wire::codec;
 use serde::{Deserialize, Serialize};
 
 use super::anchor::{Anchors, Measure};
-use super::cells::{Cell, Cells};
+use super::cells::{Cell, Cells, behind};
 use super::classes::{self, CLASSES, Reader};
+use super::guard::Guard;
 use super::hedge::{Hedge, weighted_median};
 use super::interval::Residuals;
-use super::lately::{GROUPS_MAX, Lately, Residual, SHORT, SPANS};
+use super::lately::{GROUPS_MAX, Lately, MOVES, Residual, SHORT, SPANS};
 use super::median::MedianLine;
 use super::moments::Moments;
 use super::prediction::Prediction;
@@ -29,14 +30,14 @@ use super::trees::Trees;
 /// Parts that the model is written in.
 pub const PARTS: usize = 5;
 /// Numbers that the lines take at most, the constant included. Later names are left out.
-const INPUTS_MAX: usize = 32;
+const INPUTS_MAX: usize = 44;
 /// Numbers that the lines on what was left over take at most, the constant included.
-const PLAIN_MAX: usize = 24;
+const PLAIN_MAX: usize = 28;
 /// Variances of coefficients before anything is known: of the lines, and of those on what was left over.
 const RIDGE: f64 = 0.5;
 const RIDGE_LATELY: f64 = 0.02;
 /// Encoded tokens that the lines take at most.
-const ENCODED_MAX: usize = 10;
+const ENCODED_MAX: usize = 18;
 /// Inputs of the logistic line that stand before those of the other lines.
 const CHANCES: usize = ENCODED_MAX + 1;
 /// Residuals that were settled until the early ones are no longer asked.
@@ -73,6 +74,7 @@ pub struct Model {
     logistic: Line,
     reader: Reader,
     hedge: Hedge,
+    guard: Guard,
     #[serde(skip)]
     residuals: Residuals,
     /// How far values strayed before any prediction was due.
@@ -133,6 +135,7 @@ impl Model {
             logistic: Line::new(0.9998, RIDGE),
             reader: Reader::new(),
             hedge: Hedge::new(),
+            guard: Guard::default(),
             residuals: Residuals::new(settings.coverage),
             early: Residuals::new(settings.coverage),
             made: 0,
@@ -164,7 +167,11 @@ impl Model {
     /// A value of the target, or a label that is now known.
     pub fn observe(&mut self, value: f64) {
         self.target.learn(value);
-        self.all_positive &= value > 0.0;
+        if self.all_positive && value <= 0.0 {
+            self.all_positive = false;
+            // Its losses were parts of the values.
+            self.guard = Guard::default();
+        }
     }
 
     /// The label that the prediction's row has. What was learned from another anchor is of no use.
@@ -216,6 +223,11 @@ impl Model {
         let tiny = 1e-6 * (self.target.mean.abs() + last_value.abs());
         let unit = unit.max(tiny);
         Ground { last_value, anchor, unit: if unit > 0.0 { unit } else { 1.0 } }
+    }
+
+    /// What the guard counts in: parts of the value, or the target's own unit, since others grow.
+    fn measured_in(&self, settings: &Settings, unit: f64) -> f64 {
+        if settings.is_later() && self.all_positive { unit } else { 1.0 }
     }
 
     fn base(&self) -> f64 {
@@ -309,10 +321,17 @@ impl Model {
             passed = self.traffic.pass(at, self.anchors.standard(&own));
             passed.extend(self.anchors.above(&own));
         }
+        for moves in &row.moves {
+            let means = lately.means(moves.place, at).into_iter().enumerate();
+            let told = means.skip(MOVES.start).take(MOVES.len());
+            passed.extend(told.map(|(span, mean)| (moves.name.wrapping_add(span as u64), mean)));
+        }
         let mut inputs = self.inputs(settings, row, &passed, cells);
         let step = settings.rises_by().filter(|by| *by > 0.0).unwrap_or(self.moves.mean.max(1e-6));
         let classes = classes::probabilities(row.tokens.iter().map(|token| cells.get(*token)));
-        let word = self.reader.word(&classes);
+        let word = self.reader.word(&classes, |class, mean| {
+            row.reads.iter().fold(mean, |mean, first| cells.get(behind(*first, class)).mean_from(mean))
+        });
         let value_of = |change: f64| anchor + unit * change.clamp(-CHANGE_MAX, CHANGE_MAX);
         let x = lines(&inputs);
         let wide = self.wide(x, row, at, lately);
@@ -328,7 +347,9 @@ impl Model {
             value_of(forest),
         ];
         let weights = self.hedge.weights(&settings.active);
-        let value = weighted_median(&experts, &weights);
+        let reach = self.guard.reach() * self.measured_in(settings, unit);
+        let combined = weighted_median(&experts, &weights).clamp(last_value - reach, last_value + reach);
+        let value = if self.guard.speaks() { combined } else { last_value };
         let width = self.width() * unit;
         let mut probability = None;
         if settings.rises_by().is_some() {
@@ -351,6 +372,7 @@ impl Model {
             number: self.made,
             last_value,
             value,
+            combined,
             low: value - width,
             high: value + width,
             probability,
@@ -363,6 +385,7 @@ impl Model {
             inputs,
             tokens: row.tokens.clone(),
             groups: row.groups.iter().map(|(_, place)| *place).collect(),
+            reads: row.reads.clone(),
             lately: wide,
             own,
             plain,
@@ -406,6 +429,9 @@ impl Model {
         self.residuals.learn(error / unit, inside, self.made.saturating_sub(prediction.number));
         let errors = prediction.experts.map(|expert| (truth - expert).abs() / unit);
         self.hedge.learn(&errors);
+        let part = self.measured_in(settings, unit);
+        let apart = |said: f64| (truth - said).abs() / part;
+        self.guard.learn(apart(prediction.last_value), apart(prediction.combined));
 
         let change = ((truth - anchor) / unit).clamp(-CHANGE_MAX, CHANGE_MAX);
         let x = lines(&prediction.inputs);
@@ -439,9 +465,15 @@ impl Model {
         if settings.active.get(settings::CLASSES) == Some(&true) || happened.is_some() {
             let present = prediction.tokens.iter().map(|token| cells.get(*token));
             let probabilities: [f64; CLASSES] = classes::probabilities(present);
-            let pull = classes::gradient(&probabilities, classes::class_of(change, step));
+            let class = classes::class_of(change, step);
+            let pull = classes::gradient(&probabilities, class);
             slope = Some(pull.map(|pull| pull as f32));
             self.reader.learn(word, change, step);
+            for first in &prediction.reads {
+                if let Some(cell) = cells.change(behind(*first, class)) {
+                    cell.learn(change, rose);
+                }
+            }
         }
         for token in &prediction.tokens {
             let Some(cell) = cells.change(*token) else { continue };

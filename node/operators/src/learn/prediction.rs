@@ -17,6 +17,8 @@ pub struct Prediction {
     pub key: Bytes,
     pub last_value: f64,
     pub value: f64,
+    /// What the experts say together, whether it was heard or not.
+    pub combined: f64,
     pub low: f64,
     pub high: f64,
     pub probability: Option<f64>,
@@ -31,6 +33,8 @@ pub struct Prediction {
     /// What the lines saw.
     pub inputs: Vec<f32>,
     pub tokens: Vec<u16>,
+    /// First cells of what is known of each class.
+    pub reads: Vec<u16>,
     /// Of what the row is one, for what was left over lately: places.
     pub groups: Vec<u16>,
     /// The row's numbers and what was left over lately, as the lines saw them (see `model::wide`).
@@ -49,6 +53,7 @@ impl Prediction {
         let plain = [
             self.last_value,
             self.value,
+            self.combined,
             self.low,
             self.high,
             self.anchor,
@@ -65,28 +70,39 @@ impl Prediction {
         for value in [self.probability, self.truth].into_iter().flatten() {
             pack::floats(out, &[value]);
         }
-        for length in
-            [self.inputs.len(), self.lately.len(), self.tokens.len(), self.groups.len(), self.own.len()]
-        {
+        for length in [
+            self.inputs.len(),
+            self.lately.len(),
+            self.tokens.len(),
+            self.groups.len(),
+            self.own.len(),
+            self.reads.len(),
+        ] {
             out.extend_from_slice(&(length as u16).to_le_bytes());
         }
         pack::singles(out, &self.inputs);
         pack::singles(out, &self.lately);
         pack::floats(out, &self.own);
-        self.tokens.iter().chain(&self.groups).for_each(|token| out.extend_from_slice(&token.to_le_bytes()));
+        self.tokens
+            .iter()
+            .chain(&self.groups)
+            .chain(&self.reads)
+            .for_each(|token| out.extend_from_slice(&token.to_le_bytes()));
         out.extend_from_slice(&self.key);
     }
 
     pub fn unpack(bytes: &[u8]) -> Option<Prediction> {
         let mut from = Unpack(bytes);
         let [at, due, number] = [from.word()?, from.word()?, from.word()?];
-        let [last_value, value, low, high, anchor, unit, step, sure, lean, plain] = from.floats()?;
+        let [last_value, value, combined, low, high, anchor, unit, step, sure, lean, plain] =
+            from.floats()?;
         let (weights, experts) = (from.floats()?, from.floats()?);
         let there = from.byte()?;
         let probability = if there & 1 != 0 { Some(from.float()?) } else { None };
         let truth = if there & 2 != 0 { Some(from.float()?) } else { None };
         let mut length = || from.short().map(usize::from);
-        let (inputs, lately, tokens, groups, own) = (length()?, length()?, length()?, length()?, length()?);
+        let (inputs, lately, tokens) = (length()?, length()?, length()?);
+        let (groups, own, reads) = (length()?, length()?, length()?);
         let (mut inputs, mut lately) = (vec![0.0; inputs], vec![0.0; lately]);
         from.singles(&mut inputs)?;
         from.singles(&mut lately)?;
@@ -95,7 +111,7 @@ impl Prediction {
             let bytes = from.bytes(2 * count)?.as_chunks().0;
             Some(bytes.iter().map(|place| u16::from_le_bytes(*place)).collect())
         };
-        let (tokens, groups) = (places(tokens)?, places(groups)?);
+        let (tokens, groups, reads) = (places(tokens)?, places(groups)?, places(reads)?);
         Some(Prediction {
             at: Time(at),
             due: Time(due),
@@ -103,6 +119,7 @@ impl Prediction {
             key: Bytes::copy_from_slice(from.0),
             last_value,
             value,
+            combined,
             low,
             high,
             probability,
@@ -115,6 +132,7 @@ impl Prediction {
             word: Word { sure, lean },
             inputs,
             tokens,
+            reads,
             groups,
             lately,
             plain,
@@ -138,6 +156,7 @@ mod tests {
             inputs: vec![1.0, -0.5, f32::MIN_POSITIVE],
             tokens: vec![0, 8191],
             groups: vec![7, 9, 11],
+            reads: vec![5],
             lately: vec![0.25, -3.5],
             own: vec![1e99, -0.0],
             ..Prediction::default()

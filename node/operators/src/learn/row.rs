@@ -16,6 +16,8 @@ const HOUR: f64 = 3_600_000.0;
 const DAY: f64 = 24.0 * HOUR;
 /// Fields of each kind that take part in crosses.
 const CROSSED: usize = 3;
+/// Categories that are crossed with two other things at once.
+const CROSSED_TWICE: usize = 2;
 /// Categories whose rows are groups.
 const GROUPED: usize = 4;
 /// Numbers of which a coarse level is a group, the logarithm of its width, and categories that it is
@@ -24,7 +26,7 @@ const LEVELS: usize = 1;
 const LEVEL: f64 = 0.35;
 const LEVELLED: usize = 2;
 /// Cells of a row at most.
-const TOKENS_MAX: usize = 32;
+const TOKENS_MAX: usize = 64;
 /// Beyond, a number counts as missing: its square must stay finite.
 const NUMBER_MAX: f64 = 1e100;
 
@@ -39,9 +41,22 @@ pub struct Row {
     pub encoded: Vec<(u64, u16)>,
     /// What is remembered of lately: categories, pairs of them, each at its hour, and all together.
     pub groups: Vec<(u64, u16)>,
+    /// Whose values moved lately.
+    pub moves: Vec<Moves>,
+    /// Where the mean change of each class is known more closely: first cells, one for each class behind.
+    pub reads: Vec<u16>,
     /// Whether the event has a key, and so a past of its own.
     pub keyed: bool,
     parts: Parts,
+}
+
+/// A group of series whose moves are remembered.
+#[derive(Debug, Clone, Copy)]
+pub struct Moves {
+    pub name: u64,
+    /// That of the row, as it is now, and the one it belonged to before it moved.
+    pub place: u16,
+    pub from: u16,
 }
 
 /// What a row is made of besides the event.
@@ -55,6 +70,8 @@ pub struct Context<'a> {
     /// The naive line's value; what it is measured against.
     pub value: f64,
     pub unit: f64,
+    /// The value before this event.
+    pub before: Option<f64>,
     /// The horizon, or a day: the measure of distances in time.
     pub span: f64,
     /// The field that the label is measured from, by name; the outer one is none while that is open.
@@ -89,6 +106,8 @@ impl Row {
         self.tokens.clear();
         self.encoded.clear();
         self.groups.clear();
+        self.moves.clear();
+        self.reads.clear();
         self.keyed = !event.key.is_empty();
         let mut parts = core::mem::take(&mut self.parts);
         parts.clear();
@@ -105,7 +124,8 @@ struct Maker<'a> {
 /// Time and category tokens of the fields, by hashed name, for crosses.
 #[derive(Debug, Default)]
 struct Parts {
-    distances: Vec<(u64, u64)>,
+    /// With a coarse and a fine step of the distance.
+    distances: Vec<(u64, u64, u64)>,
     clocks: Vec<(u64, u64, u64)>,
     categories: Vec<(u64, u64)>,
     levels: Vec<(u64, u64)>,
@@ -206,10 +226,8 @@ impl Maker<'_> {
         self.number(named(const { text("in, log") }, name), spans.signum() * (1.0 + spans.abs() * 3.0).ln());
         self.calendar(name, at);
         let (hour, day) = clock(at);
-        let thirds = (spans.abs() * 3.0).min(1e9);
-        let bucket =
-            if thirds < 24.0 { thirds.floor() } else { 24.0 + ((thirds / 24.0).log2() * 4.0).floor() };
-        parts.distances.push((name, bucket as u64 * 2 + u64::from(distance < 0.0)));
+        let step = |size: f64, even: f64| step_of(spans.abs() * size, even) * 2 + u64::from(distance < 0.0);
+        parts.distances.push((name, step(3.0, 24.0), step(6.0, 72.0)));
         parts.clocks.push((name, hour, day));
     }
 
@@ -248,8 +266,14 @@ impl Maker<'_> {
         let high = ((relative(series.max) * 10.0).round() + 1000.0) as u64;
         let low = ((relative(series.min) * 10.0).round() + 1000.0) as u64;
         self.token(const { text("high, low") }, &[high, low]);
-        for (name, distance) in parts.distances.iter().take(CROSSED) {
+        for (name, distance, fine) in parts.distances.iter().take(CROSSED) {
             self.encode(named(const { text("rung, in") }, *name), &[here, *distance]);
+            self.encode(named(const { text("rung, in, fine") }, *name), &[here, *fine]);
+        }
+        if let Some((name, _, fine)) = parts.distances.first() {
+            self.token(named(const { text("quiet, in") }, *name), &[quiet, *fine]);
+            self.token(named(const { text("high, in") }, *name), &[high, *fine]);
+            self.token(named(const { text("low, in") }, *name), &[low, *fine]);
         }
         for (name, hour, weekday) in parts.clocks.iter().take(CROSSED) {
             self.token(named(const { text("rung, hour") }, *name), &[here, *hour]);
@@ -258,6 +282,37 @@ impl Maker<'_> {
         for (name, category) in parts.categories.iter().take(CROSSED) {
             self.encode(named(const { text("rung, of") }, *name), &[here, *category]);
         }
+        for (name, category) in parts.categories.iter().take(CROSSED_TWICE) {
+            if let Some((_, _, fine)) = parts.distances.first() {
+                self.encode(named(const { text("rung, of, in") }, *name), &[here, *category, *fine]);
+            }
+            if let Some((_, _, weekday)) = parts.clocks.first() {
+                self.token(named(const { text("rung, of, day") }, *name), &[here, *category, *weekday]);
+            }
+        }
+        self.close(here, parts);
+    }
+
+    /// What is known of this value more closely: how it changes, and how its like moved lately.
+    fn close(&mut self, here: u64, parts: &Parts) {
+        let Context { seed, before, value, .. } = *self.context;
+        let mut read = |parts: &[u64]| self.row.reads.push(cell_of(seed, const { text("read") }, parts));
+        read(&[here]);
+        if let Some((name, category)) = parts.categories.first() {
+            read(&[here, *name, *category]);
+        }
+        if before.is_none() {
+            return;
+        }
+        let mut moves = |name: u64, part: u64, from: u64| {
+            let name = named(const { text("moves") }, name);
+            let place = |part: u64| place_of(seed, name, &[part]);
+            self.row.moves.push(Moves { name, place: place(part), from: place(from) });
+        };
+        for (name, category) in parts.categories.iter().take(CROSSED_TWICE) {
+            moves(*name, *category, *category);
+        }
+        moves(const { text("rung") }, here, rung(before.unwrap_or(value)));
     }
 
     fn group(&mut self, kind: u64, parts: &[u64]) {
@@ -297,12 +352,23 @@ impl Maker<'_> {
     fn crosses(&mut self, parts: &Parts) {
         for (name, category) in parts.categories.iter().take(8) {
             self.encode(*name, &[*category]);
-            if let Some((other, distance)) = parts.distances.first() {
+            if let Some((other, distance, _)) = parts.distances.first() {
                 self.encode(named(*name, *other), &[*category, *distance]);
             }
         }
-        for ((name, distance), (_, hour, day)) in parts.distances.iter().zip(&parts.clocks).take(CROSSED) {
+        for (name, category) in parts.categories.iter().take(CROSSED_TWICE) {
+            let closer = parts.distances.first().zip(parts.clocks.first());
+            let Some(((other, distance, fine), (_, _, day))) = closer else { break };
+            let kind = named(*name, *other);
+            self.encode(named(const { text("fine") }, kind), &[*category, *fine]);
+            self.token(named(const { text("day") }, kind), &[*category, *day]);
+            self.encode(named(const { text("day, in") }, kind), &[*category, *day, *distance]);
+        }
+        for ((name, distance, fine), (_, hour, day)) in
+            parts.distances.iter().zip(&parts.clocks).take(CROSSED)
+        {
             self.token(*name, &[*distance]);
+            self.token(named(const { text("fine") }, *name), &[*fine]);
             self.token(named(const { text("in, hour") }, *name), &[*distance, *hour]);
             self.encode(named(const { text("in, day") }, *name), &[*distance, *day]);
             self.token(named(const { text("hour, day") }, *name), &[*hour, *day]);
@@ -322,6 +388,13 @@ fn rung(value: f64) -> u64 {
 fn step(value: f64, size: f64) -> u64 {
     let steps = (value.abs().max(1e-12).ln() / size).round() + 100_000.0;
     steps as u64 * 2 + u64::from(value < 0.0)
+}
+
+/// So many even steps, then such that grow.
+fn step_of(size: f64, even: f64) -> u64 {
+    let size = size.min(1e9);
+    let step = if size < even { size } else { even + (size / even).log2() * 4.0 };
+    step as u64
 }
 
 /// Hour of the day and day of the week, UTC.

@@ -27,7 +27,7 @@ use super::prediction::Prediction;
 use super::settings::Settings;
 use crate::operator::State;
 
-const VERSION: u8 = 7;
+const VERSION: u8 = 8;
 
 /// Why state could not be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
