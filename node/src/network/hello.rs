@@ -72,6 +72,8 @@ pub(super) enum HelloError {
     Unanswered(String),
     #[error("hello broke off: {0}")]
     Broken(#[from] StreamError),
+    #[error("it had not passed hello yet when others needed its place")]
+    Crowded,
     #[error("this side is no member and lets nobody in")]
     NoMember,
     /// Not an error: the joiner has what it came for, and comes back as a member.
