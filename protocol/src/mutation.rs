@@ -70,6 +70,10 @@ pub enum Mutation {
     JoinAnywhere,
     /// A tap that falls off its hub's window goes on with what is left there.
     ForgetTheFallen,
+    /// A data folder that is older than what was read of it is trusted.
+    TrustOldCopy,
+    /// Segments go before the log's floor is raised over them: a lost one looks the same.
+    ForgetFloor,
 }
 
 /// All of them.
@@ -105,6 +109,8 @@ pub const MUTATIONS: &[Mutation] = &[
     Mutation::HearTheRemoved,
     Mutation::JoinAnywhere,
     Mutation::ForgetTheFallen,
+    Mutation::TrustOldCopy,
+    Mutation::ForgetFloor,
 ];
 
 #[cfg(all(feature = "mutations", debug_assertions))]

@@ -37,7 +37,7 @@ pub use folder::Folder;
 use folder::{NotStaged, Stood};
 pub use snapshots::Snapshot;
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Disk {
     folders: BTreeMap<LogId, Folder>,
     /// No space left: every write is refused.
@@ -51,7 +51,7 @@ pub struct Disk {
     pub busy: bool,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Persist {
     log: LogId,
     records: Vec<Record>,

@@ -21,7 +21,7 @@ pub struct History {
     pub lost: BTreeMap<Place, Vec<Kept>>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Past {
     pub name: LogName,
     /// All that was written and not taken back: as it was written, and decoded.
@@ -180,9 +180,27 @@ impl History {
         self.logs.remove(&place);
     }
 
-    /// The node's disk is wiped.
-    pub fn forget_node(&mut self, node: usize) {
+    /// The node's folder is an older copy: its logs end there, those that it lacks are not born. Gives what
+    /// had been written, for when the newest folder is put back.
+    pub fn roll_back(&mut self, node: usize, ends: &BTreeMap<LogId, Seq>) -> BTreeMap<LogId, Past> {
+        let places: Vec<Place> = self.logs.keys().filter(|(of, _)| *of == node).copied().collect();
+        let mut before = BTreeMap::new();
+        for place in places {
+            let Some(past) = self.logs.remove(&place) else { continue };
+            if let Some(end) = ends.get(&place.1) {
+                let mut copied = past.clone();
+                copied.cut(*end);
+                self.logs.insert(place, copied);
+            }
+            before.insert(place.1, past);
+        }
+        before
+    }
+
+    /// The newest folder is there again.
+    pub fn put_back(&mut self, node: usize, past: BTreeMap<LogId, Past>) {
         self.logs.retain(|(of, _), _| *of != node);
+        self.logs.extend(past.into_iter().map(|(log, past)| ((node, log), past)));
     }
 
     /// What a starting node is told of a log must be what was written, and all that was promised to

@@ -9,10 +9,12 @@
 //! | `run/letters` | dead letters, replayed and dropped |
 //! | `run/redeploys` | changed files, deployed while events flow |
 //! | `run/trials` | what a scenario tries besides |
+//! | `run/copies` | older copies of data folders, put back |
 //! | `run/removal` | a node that never comes back is given up |
 //! | `run/judge` | the checkers that look at the world after the run |
 
 mod clients;
+mod copies;
 mod judge;
 mod letters;
 mod redeploys;
@@ -92,6 +94,8 @@ pub struct Run {
     /// Requests to move letters that wait for an answer, and the letters said to be moved.
     moving: BTreeSet<RequestId>,
     moved: u64,
+    /// An older copy of a node's folder, if the scenario has one.
+    copies: copies::Copies,
     /// The node that died for good, if the scenario has one.
     removal: Option<removal::Removal>,
 }
@@ -116,6 +120,7 @@ impl Run {
             redeploying: BTreeSet::new(),
             moving: BTreeSet::new(),
             moved: 0,
+            copies: copies::Copies::None,
             removal: None,
         }
     }
@@ -158,7 +163,7 @@ impl Run {
     }
 
     fn begin(&mut self) {
-        if self.scenario.trial == Trial::LateJoin {
+        if matches!(self.scenario.trial, Trial::LateJoin | Trial::Replace) {
             self.asleep.insert(self.last_node());
         }
         for node in 0..self.scenario.nodes {
@@ -232,7 +237,7 @@ impl Run {
             self.strike()?;
             self.try_meanwhile()?;
         }
-        Ok(())
+        self.end_copies()
     }
 
     /// The liveness phase: nothing breaks any more, so everything comes through.

@@ -54,6 +54,10 @@ pub enum Trial {
     RedeployFull,
     /// The last node dies for good, and is given up.
     GiveUp,
+    /// A node's disk is wiped: it comes back as a new node, and the old one is given up.
+    Replace,
+    /// The last node's data folder is put back from an older copy, again and again.
+    OldCopy,
 }
 
 /// Source, filter, guest, fused map, learning stage, another guest, sink: every edge and every kind of
@@ -154,7 +158,7 @@ const POWER: Climate = Climate { power_loss: true, ..Climate::FAIR };
 const CRASHES: Faults = Faults::NONE.with(Fault::Crash, 1_200);
 
 /// Every scenario by name; `swarm` is drawn anew for each seed.
-pub const SCENARIOS: [Scenario; 34] = [
+pub const SCENARIOS: [Scenario; 38] = [
     CALM,
     Scenario {
         name: "links",
@@ -212,6 +216,17 @@ pub const SCENARIOS: [Scenario; 34] = [
         ..CALM
     },
     Scenario { name: "damage", faults: Faults::NONE.with(Fault::Damage, 2_500), ..CALM },
+    // The same where retention removes from the front what a snapshot covers.
+    Scenario {
+        name: "damage-retention",
+        retention: r#"{ bytes = "64KiB", age = "1s" }"#,
+        padding: 1_000,
+        segment_bytes: 2 << 10,
+        events_each: 250,
+        chaos: Span(20_000),
+        faults: Faults::NONE.with(Fault::Damage, 1_500),
+        ..CALM
+    },
     // Processes die, and a moment after they are back the power goes.
     Scenario {
         name: "blackouts",
@@ -294,6 +309,19 @@ pub const SCENARIOS: [Scenario; 34] = [
         climate: Climate { message_loss: 200, ..POWER },
         faults: Faults::NONE.with(Fault::Crash, 4_000).with(Fault::Cut, 3_000),
         trial: Trial::GiveUp,
+        ..CALM
+    },
+    Scenario { name: "replaced", nodes: 5, chaos: Span(20_000), trial: Trial::Replace, ..CALM },
+    Scenario { name: "old-copy", chaos: Span(30_000), events_each: 800, trial: Trial::OldCopy, ..CALM },
+    // The machine's power goes each time, and others die meanwhile.
+    Scenario {
+        name: "old-copy-crashes",
+        nodes: 4,
+        chaos: Span(30_000),
+        climate: POWER,
+        events_each: 800,
+        faults: Faults::NONE.with(Fault::Crash, 4_000),
+        trial: Trial::OldCopy,
         ..CALM
     },
     Scenario { name: "swarm", ..CALM },

@@ -21,7 +21,7 @@ use dunlin_protocol::rpc::Response;
 use dunlin_protocol::time::{Span, Time};
 use dunlin_protocol::wire::message::Message;
 
-pub use node::{Clock, Node};
+pub use node::{Clock, Kept, Node};
 
 use crate::chance::Chance;
 use crate::checkers::watch::Watch;

@@ -66,6 +66,8 @@ mutations! {
     credit_ignored IgnoreCredit "no-credit" 129 "granted bytes were sent"
     removed_node_awaited AwaitTheRemoved "given-up" 128 ""
     removed_node_heard HearTheRemoved "given-up" 129 "listens to it"
+    older_copy_trusted TrustOldCopy "old-copy" 129 "older copy"
+    floor_not_raised ForgetFloor "damage-retention" 129 "did not notice"
     catalog_told_before_persisted TellCatalogEarly "crashes" 129 "does not stand on its disk"
 }
 

@@ -305,16 +305,25 @@ fn damage_before_the_synced_end_is_said_and_left_as_it_is() {
     }
 }
 
-/// Taken away by somebody who wants to go on without it, or lost: it begins anew, and that is said.
+/// Taken away, or lost: nothing begins anew under its name. That is said until the folder is back.
 #[test]
-fn a_log_whose_folder_is_gone_is_missed_at_the_start() {
+fn a_log_whose_folder_is_gone_is_missed_until_it_is_back() {
     let patient = Patient::new();
-    fs::remove_dir_all(&patient.source).unwrap();
-    let node = patient.start();
-    let said = node.logged();
-    assert!(said.contains("the log of 'events' of pipeline 'whole' was on this disk"), "{said}");
-    assert_eq!(said.matches("its folder is gone").count(), 1, "{said}");
-    node.cli(&["publish", "whole/events", &patient.file()]).ok();
+    let away = patient.folder.path().join("away");
+    fs::rename(&patient.source, &away).unwrap();
+    for _ in 0..2 {
+        let node = patient.start();
+        let said = "the log of 'events' of pipeline 'whole' was on this disk and its folder is gone";
+        for told in [node.logged(), node.show("whole").to_string(), node.cli(&["status"]).ok().stdout] {
+            assert!(told.contains(said), "{told}");
+        }
+        let refused = node.cli(&["publish", "whole/events", &patient.file()]);
+        assert_eq!((refused.code, refused.stderr.contains(said)), (Some(1), true), "{refused:?}");
+        assert_eq!(counted(&node), EVENTS, "what is beside it goes on");
+        assert!(!patient.source.exists());
+    }
+    fs::rename(&away, &patient.source).unwrap();
+    patient.is_whole("the folder is back", "");
 }
 
 #[test]

@@ -14,6 +14,7 @@ use std::sync::atomic::Ordering;
 
 use dunlin_protocol::id::{LogId, Position, Seq};
 use dunlin_protocol::limits::{FRAME_BYTES_MAX, SEGMENT_BYTES};
+use dunlin_protocol::log::floor;
 use dunlin_protocol::log::note::Note;
 use dunlin_protocol::log::record::Record;
 use dunlin_protocol::log::segment::{self, HEADER_BYTES, Header, Refused};
@@ -23,7 +24,7 @@ use dunlin_protocol::pipeline::manifest::Durability;
 use super::error::{Saying, StorageError};
 use super::files;
 use super::log_view::{Extent, LogView, Mark, SegmentView};
-use super::recovery::{NAME, NOTE, encode_name};
+use super::recovery::{FLOOR, NAME, NOTE, encode_name};
 use crate::crash::{self, Point};
 
 /// A segment and a record more may be read of one file.
@@ -295,21 +296,22 @@ impl LogFile {
     }
 
     /// Removes whole segments before `before`. The note comes first, so that it never names a
-    /// segment that is gone.
+    /// segment that is gone; then the floor, so that none is missed that was removed.
     pub fn truncate(&mut self, before: Seq) -> Result<(), StorageError> {
         self.sync_standing()?;
-        let gone: Vec<Seq> = {
-            let mut extent = self.view.extent();
+        let (count, floor) = {
+            let extent = self.view.extent();
             let covered = extent.snapshot.map_or(Seq(0), |at| at.seq);
             let before = before.min(covered.next());
-            let kept =
-                extent.segments.windows(2).filter(|pair| matches!(pair, [_, next] if next.first <= before));
-            let count = kept.count();
-            extent.segments.drain(..count).map(|segment| segment.first).collect()
+            let gone = |pair: &&[SegmentView]| matches!(pair, [_, next] if next.first <= before);
+            let count = extent.segments.windows(2).filter(gone).count();
+            (count, extent.segments.get(count).map(|segment| segment.first))
         };
-        if !gone.is_empty() {
-            crash::at(Point::BeforeTruncate);
-        }
+        let Some(floor) = floor.filter(|_| count > 0) else { return Ok(()) };
+        self.write_floor(floor)?;
+        crash::at(Point::BeforeTruncate);
+        let gone: Vec<Seq> =
+            self.view.extent().segments.drain(..count).map(|segment| segment.first).collect();
         for first in gone {
             self.unsynced.remove(&first);
             files::remove(&files::numbered(&self.folder, first, files::SEGMENT))?;
@@ -324,11 +326,16 @@ impl LogFile {
         fs::create_dir_all(&self.folder).saying("create", &self.folder)?;
         let (_, note) = self.note.encode();
         files::put(&self.folder.join(NOTE), &note)?;
+        self.write_floor(Seq(1))?;
         crash::at(Point::HalfBorn);
         files::put(&self.folder.join(NAME), &encode_name(name))?;
         self.folder.parent().map_or(Ok(()), files::sync_folder)?;
         self.born = self.unborn.take();
         Ok(())
+    }
+
+    fn write_floor(&self, first: Seq) -> Result<(), StorageError> {
+        files::put(&self.folder.join(FLOOR), &floor::encode(self.log, first))
     }
 
     fn sync(&mut self) -> Result<(), StorageError> {

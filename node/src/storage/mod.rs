@@ -7,6 +7,7 @@
 //!   logs/<log id>/name                  whose log it is
 //!                 00000000000000000001.seg ...   the records; the name is the first one's number
 //!                 note                  where it was synced last
+//!                 floor                 the first record that retention has left
 //!                 00000000000000000900.snap      what the records up to 900 added up to
 //!   born/<log id>                       that the log was here, should its folder be taken away
 //!   state/                              fjall: keyed state; only a copy, rebuilt when in doubt

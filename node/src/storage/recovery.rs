@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use dunlin_protocol::effect::{Input, RecoveredLog};
 use dunlin_protocol::id::{LogId, Position, Seq};
+use dunlin_protocol::log::floor::FLOOR_BYTES;
 use dunlin_protocol::log::note::{FILE_BYTES_MAX, Note};
 use dunlin_protocol::log::recovery::{Found as FoundSegment, LogRecovery, Mend, Recovered};
 use dunlin_protocol::mesh::catalog::LogName;
@@ -24,6 +25,7 @@ use super::store::Writing;
 
 pub(super) const NAME: &str = "name";
 pub(super) const NOTE: &str = "note";
+pub(super) const FLOOR: &str = "floor";
 /// A name file: two copies of a few names of at most 63 characters.
 const NAME_BYTES_MAX: u64 = 64 << 10;
 /// One `Input::Replay`.
@@ -34,6 +36,8 @@ const REPLAY_BYTES: usize = 4 << 20;
 #[derive(Debug)]
 pub struct Recovery {
     found: Vec<Found>,
+    /// Logs whose folders are gone, and a sentence for each.
+    missing: Vec<(LogName, String)>,
     reader: LogReader,
 }
 
@@ -44,8 +48,8 @@ pub(super) struct Found {
 }
 
 impl Recovery {
-    pub(super) fn new(found: Vec<Found>, reader: LogReader) -> Recovery {
-        Recovery { found, reader }
+    pub(super) fn new(found: Vec<Found>, missing: Vec<(LogName, String)>, reader: LogReader) -> Recovery {
+        Recovery { found, missing, reader }
     }
 
     /// All logs on the disk.
@@ -58,6 +62,10 @@ impl Recovery {
     pub fn for_each(self, on_input: &mut dyn FnMut(Input)) -> Result<(), StorageError> {
         for Found { log, name } in self.found {
             self.reader.recovered(log, name, on_input)?;
+        }
+        for (name, damage) in self.missing {
+            let (head, first, damage) = (Position::START, Seq(1), Some(damage));
+            on_input(Input::Recovered(RecoveredLog { name, head, first, snapshot: None, bytes: 0, damage }));
         }
         Ok(())
     }
@@ -158,7 +166,7 @@ fn name_of(log: LogId, folder: &Path) -> Result<Option<LogName>, StorageError> {
         return Ok(None);
     }
     Err(StorageError::Damaged(format!(
-        "{} is damaged: nothing says whose log this is; restore it from a copy, or move the folder {} away to go on without it",
+        "{} is damaged: nothing says whose log this is; restore it from a copy; without one, move the folder {} away: the node then runs without that log, and 'dunlin status' says whose it was",
         path.display(),
         folder.display()
     )))
@@ -168,7 +176,9 @@ fn recover_log(log: LogId, folder: &Path) -> Result<(Extent, Standing), StorageE
     let snapshot = snapshots::newest(log, folder)?;
     let path = folder.join(NOTE);
     let note = if path.exists() { files::read_bounded(&path, FILE_BYTES_MAX as u64)? } else { Vec::new() };
-    let mut recovery = LogRecovery::new(log, &note, snapshot.unwrap_or_default());
+    let path = folder.join(FLOOR);
+    let floor = if path.exists() { files::read_bounded(&path, FLOOR_BYTES as u64)? } else { Vec::new() };
+    let mut recovery = LogRecovery::new(log, &note, &floor, snapshot.unwrap_or_default());
     if !recovery.has_note() {
         tracing::warn!(%log, "the note of the last synced end is damaged: everything on the disk counts as synced");
     }

@@ -19,7 +19,7 @@ use dunlin_protocol::log::segment::frame_bytes;
 use dunlin_protocol::mesh::catalog::LogName;
 use dunlin_protocol::pipeline::manifest::Durability;
 
-use super::births::Births;
+use super::births::{Births, Missing};
 use super::error::{Saying, StorageError};
 use super::log_view::Logs;
 use super::queue::{self, Commands};
@@ -84,11 +84,12 @@ impl Storage {
         let logs = Arc::new(Logs::new(&logs_folder));
         let (found, writing) = recovery::recover(&logs)?;
         let births = Births::in_folder(folder);
-        for (log, whose) in births.compare(found.iter().map(|found| (found.log, &found.name))) {
-            tracing::error!(
-                %log,
-                "the log of {whose} was on this disk and its folder is gone: it begins anew, and what it held is lost here; stop the node and put the folder back if there is a copy"
-            );
+        let mut missing = Vec::new();
+        for Missing { log, whose, name } in births.compare(found.iter().map(|it| (it.log, &it.name))) {
+            match name {
+                Some(name) => missing.push((name, format!("{whose} was on this disk and its folder is gone: stop the node and put the folder {} back, or give the node up with 'dunlin nodes remove'", logs.log_folder(log).display()))),
+                None => tracing::error!(%log, "{whose} was on this disk and its folder is gone: it begins anew with what the other members hold of it; stop the node and put the folder back if there is a copy"),
+            }
         }
 
         let done = Teller::start(inbox)?;
@@ -112,7 +113,7 @@ impl Storage {
                 move || chore(&chore_jobs, &snapshots, &in_use, &done)
             })?,
         ];
-        let recovery = Recovery::new(found, reader);
+        let recovery = Recovery::new(found, missing, reader);
         let awaited = BTreeMap::new();
         let storage = Storage { logs, commands, chores, reads, awaited, threads, in_use, _lock: lock };
         Ok((storage, recovery))

@@ -13,11 +13,12 @@ use bytes::Bytes;
 use dunlin_protocol::effect::{Input, RecoveredLog};
 use dunlin_protocol::id::{Epoch, LogId, NodeId, Position, Seq};
 use dunlin_protocol::log::record::{Body, Change, Commit, Inherit, Record};
-use dunlin_protocol::mesh::catalog::LogName;
+use dunlin_protocol::mesh::catalog::{CatalogRef, LogName, Share};
 use dunlin_protocol::pipeline::manifest::Durability;
+use dunlin_protocol::pipeline::plan::{Role, UnitId};
 use tempfile::TempDir;
 
-use super::births::Births;
+use super::births::{Births, Missing};
 use super::log_file::{LogFile, SEGMENT_FILE_BYTES_MAX};
 use super::log_view::Logs;
 use super::{LogReader, ModuleStore, StateStore, Storage, StorageError, files, recovery};
@@ -302,10 +303,28 @@ fn a_log_that_was_taken_away_is_missed_and_a_removed_one_is_not() {
     let first = name(1);
     let missing = births.compare([(node.log, &first)].into_iter());
     let whose = format!("the catalog log of node {}", NodeId([3; 32]));
-    assert_eq!(missing, [(others[1].id(), whose)]);
-    // It was said once; and a folder from before there were notes gets them.
+    assert_eq!(missing, [Missing { log: others[1].id(), whose, name: None }]);
+    // It was said once: such a log is had from the others. A folder from before there were notes gets them.
     assert!(births.compare([(node.log, &first), (others[0].id(), &others[0])].into_iter()).is_empty());
     assert_eq!(births.compare([(node.log, &first)].into_iter()).len(), 1);
+}
+
+#[test]
+fn an_actors_log_that_was_taken_away_is_missed_at_every_start_until_it_is_back() {
+    let folder = TempDir::new().unwrap();
+    let births = Births::in_folder(folder.path());
+    let unit = UnitId { role: Role::Source, name: "in".parse().unwrap() };
+    let born = CatalogRef { node: NodeId([1; 32]), seq: Seq(1) };
+    let share = Share::Node(NodeId([1; 32]));
+    let log = LogName::Actor { pipeline: "p".parse().unwrap(), born, unit, share };
+    births.note(log.id(), &log);
+    let whose = "the log of 'in' of pipeline 'p'".to_owned();
+    let missing = [Missing { log: log.id(), whose, name: Some(log.clone()) }];
+    assert_eq!(births.compare(std::iter::empty()), missing);
+    assert_eq!(births.compare(std::iter::empty()), missing);
+    assert_eq!(births.compare([(log.id(), &log)].into_iter()), []);
+    births.forget(log.id());
+    assert_eq!(births.compare(std::iter::empty()), []);
 }
 
 /// The log's file as the writer has it, on this thread, so that syncs can be made to fail.

@@ -8,12 +8,14 @@
 //! hash of the one before it; only bytes beyond the last synced end may be cut as a torn tail;
 //! damage before that end is seen and said, and nothing from it on is served.
 //!
-//! A log on a disk is three kinds of files: [`segment`]s with the records, one [`note`] of the
-//! last synced end, and [`snapshot`]s of what the records before a position added up to.
+//! A log on a disk is four kinds of files: [`segment`]s with the records, one [`note`] of the
+//! last synced end, the [`floor`] below which retention may have removed what there was, and
+//! [`snapshot`]s of what the records before a position added up to.
 //! [`scan`] reads them and says what may stay; [`recovery`] says what is to be mended before anything
 //! counts on what was found.
 
 mod bytes_in;
+pub mod floor;
 pub mod note;
 pub mod record;
 pub mod recovery;

@@ -9,6 +9,7 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use super::floor;
 use super::note::{Note, Noted};
 use super::scan::{LogScan, Scanned, Verdict};
 use super::segment::{Framed, HEADER_BYTES};
@@ -74,13 +75,14 @@ pub struct LogRecovery {
 }
 
 impl LogRecovery {
-    /// `note` is what the note file holds, `covered` what the newest whole snapshot covers.
-    pub fn new(log: LogId, note: &[u8], covered: Position) -> LogRecovery {
+    /// `note` and `floor` are what those files hold, `covered` is what the newest whole snapshot covers.
+    pub fn new(log: LogId, note: &[u8], floor: &[u8], covered: Position) -> LogRecovery {
         let noted = Note::read(log, note);
+        let floor = floor::decode(log, floor).filter(|_| !planted(Mutation::ForgetFloor));
         LogRecovery {
             log,
             noted,
-            scan: LogScan::new(log, noted, covered),
+            scan: LogScan::new(log, noted, covered, floor),
             segments: Vec::new(),
             torn: Vec::new(),
             empty: Vec::new(),
@@ -181,7 +183,7 @@ mod tests {
             file.resize(at as usize, 0);
             file.extend_from_slice(&slot);
         }
-        let mut recovery = LogRecovery::new(LOG, &file, Position::START);
+        let mut recovery = LogRecovery::new(LOG, &file, &[], Position::START);
         recovery.segment(Seq(1), bytes, &mut |_| {});
         recovery.finish()
     }

@@ -52,6 +52,8 @@ pub struct LogScan {
     noted: Noted,
     /// What the newest snapshot covers: segments before it may be gone.
     covered: Position,
+    /// ... and none from this record on.
+    floor: Seq,
     first: Option<Seq>,
     head: Position,
     end: Option<(Seq, u64)>,
@@ -61,11 +63,13 @@ pub struct LogScan {
 }
 
 impl LogScan {
-    pub fn new(log: LogId, noted: Noted, covered: Position) -> LogScan {
+    /// `floor`: as the log's floor file has it, if it has one.
+    pub fn new(log: LogId, noted: Noted, covered: Position, floor: Option<Seq>) -> LogScan {
         LogScan {
             log,
             noted,
             covered,
+            floor: floor.unwrap_or(Seq(u64::MAX)),
             first: None,
             head: Position::START,
             end: None,
@@ -185,8 +189,8 @@ impl LogScan {
             return Err(Wrong::Sequence { expected: first.0, found: header.after.seq.next().0 });
         }
         match self.first {
-            // Only what a snapshot covers may be gone from the front.
-            None if header.after.seq > self.covered.seq => Err(Wrong::Gap),
+            // Only what a snapshot covers may be gone from the front, and only what retention removed.
+            None if header.after.seq > self.covered.seq || first > self.floor => Err(Wrong::Gap),
             None if header.after.seq == Seq(0) && header.after != Position::START => Err(Wrong::Chain),
             None => Ok(()),
             Some(_) if header.after.seq != self.head.seq => Err(Wrong::Gap),

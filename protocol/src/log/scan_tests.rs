@@ -48,7 +48,7 @@ fn disk(sizes: &[usize], synced: usize) -> Disk {
 }
 
 fn scan(disk: &Disk) -> (Vec<Verdict>, Vec<Record>, Scanned) {
-    let mut scan = LogScan::new(LOG, disk.noted, Position::START);
+    let mut scan = LogScan::new(LOG, disk.noted, Position::START, None);
     let mut records = vec![];
     let verdicts = disk
         .segments
@@ -131,12 +131,26 @@ fn segments_that_a_snapshot_covers_may_be_gone() {
     let mut disk = disk(&[1; 9], 9);
     disk.segments.remove(0);
     let covered = disk.records[3].position();
-    let mut scan = LogScan::new(LOG, disk.noted, covered);
-    for (first, bytes) in &disk.segments {
-        assert_eq!(scan.segment(*first, bytes, &mut |_| {}), Verdict::Whole);
+    for floor in [None, Some(Seq(4))] {
+        let mut scan = LogScan::new(LOG, disk.noted, covered, floor);
+        for (first, bytes) in &disk.segments {
+            assert_eq!(scan.segment(*first, bytes, &mut |_| {}), Verdict::Whole);
+        }
+        let scanned = scan.finish();
+        assert_eq!((scanned.first, scanned.head.seq, scanned.damage), (Seq(4), Seq(9), None));
     }
-    let scanned = scan.finish();
-    assert_eq!((scanned.first, scanned.head.seq, scanned.damage), (Seq(4), Seq(9), None));
+}
+
+#[test]
+fn segment_that_retention_did_not_remove_is_missed_though_a_snapshot_covers_it() {
+    let mut disk = disk(&[1; 9], 9);
+    disk.segments.remove(0);
+    let covered = disk.records[5].position();
+    let mut scan = LogScan::new(LOG, disk.noted, covered, Some(Seq(1)));
+    for (first, bytes) in &disk.segments {
+        assert!(matches!(scan.segment(*first, bytes, &mut |_| {}), Verdict::Damaged { .. }));
+    }
+    assert!(scan.finish().damage.is_some());
 }
 
 #[test]

@@ -363,13 +363,44 @@ impl Log {
         if at.seq.next() < self.first {
             return Standing::Gone;
         }
-        // The first epoch after the reader's says where the reader's epoch really ended.
-        let next_epoch = self.epochs.iter().find(|mark| mark.epoch > at.epoch);
-        match next_epoch {
+        match self.next_epoch(at) {
             Some(mark) if at.seq >= mark.first => Standing::Beyond(mark.before),
             None if at.seq > self.persisted.seq => Standing::Beyond(self.persisted),
             Some(_) | None => Standing::Within,
         }
+    }
+
+    /// The first epoch after the reader's: it says where the reader's epoch really ended. Who began with
+    /// what is kept, and has read nothing of it yet, is of no epoch.
+    fn next_epoch(&self, at: Position) -> Option<&EpochMark> {
+        self.epochs.iter().find(|mark| mark.epoch > at.epoch).filter(|_| at.epoch > Epoch(0))
+    }
+
+    /// Whether a reader that stands there has read what this log should still hold and does not: the disk
+    /// gave back an older state than it had promised to keep. `lossless`: nothing of the log was ever
+    /// written in a class that may lose its tail. In the others a lost tail looks the same, as long as
+    /// no epoch is missing: an epoch's number is synced in every class.
+    pub fn lacks(&self, at: Position, lossless: bool) -> bool {
+        if at.seq == Seq(0) || planted(Mutation::TrustOldCopy) {
+            return false;
+        }
+        if at.epoch > self.epoch() {
+            return true;
+        }
+        match self.next_epoch(at) {
+            Some(mark) => lossless && at.seq >= mark.first,
+            None => (lossless || self.open) && at.seq > self.persisted.seq,
+        }
+    }
+
+    /// Whether another record stands here where this reader stands. False where only reading can tell.
+    pub fn differs(&self, at: Position) -> bool {
+        let here = if at.seq == self.persisted.seq {
+            Some(self.persisted)
+        } else {
+            self.cached(at.seq).map(|kept| kept.position)
+        };
+        at.hash != Hash::default() && here.is_some_and(|here| here != at)
     }
 
     // --- readers and retention ---

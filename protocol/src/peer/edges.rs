@@ -8,7 +8,7 @@ use super::Peer;
 use crate::edge::reader::{Ahead, Owner, Taken};
 use crate::edge::writer::{Push, Subscription};
 use crate::effect::{Effect, Effects, Level, ReadId};
-use crate::id::{LogId, NodeId, Position, Seq};
+use crate::id::{Epoch, LogId, NodeId, Position, Seq};
 use crate::limits::{READ_BYTES_MAX, SUBSCRIPTIONS_PER_PEER_MAX};
 use crate::log::record::Record;
 use crate::log::writer::{Kept, Standing};
@@ -35,6 +35,9 @@ impl Peer {
     // --- the writer's side ---
 
     pub(super) fn on_subscribe(&mut self, node: NodeId, request: Subscribing, effects: &mut Effects) {
+        if self.stops_by(node, &request, effects) {
+            return self.send(node, Message::Refused { edge: request.edge, why: Refusal::Diverged }, effects);
+        }
         if self.is_opening(&request.log) {
             let early = self.early.entry(request.log).or_default();
             if early.len() < EARLY_MAX {
@@ -42,6 +45,7 @@ impl Peer {
                 return;
             }
         }
+        let lacks = self.lacks(&request);
         let Subscribing { edge, log, reader, filter, from, committed, credit } = request;
         self.unsubscribe(node, edge);
         let held = self.subscriptions_of.get(&node).copied().unwrap_or(0);
@@ -67,6 +71,13 @@ impl Peer {
             From::Now => writer.persisted(),
             From::After(Position::START) if writer.first() == Seq(1) => Position::START,
             From::After(position) => match writer.standing(position) {
+                // Nobody goes on in another history, nor falls back to it.
+                Standing::Within if writer.differs(position) => {
+                    return self.send(node, Message::Refused { edge, why: Refusal::Diverged }, effects);
+                }
+                Standing::Beyond(_) if lacks => {
+                    return self.send(node, Message::Refused { edge, why: Refusal::Diverged }, effects);
+                }
                 Standing::Within => position,
                 Standing::Beyond(to) => return self.send(node, Message::FallBack { edge, to }, effects),
                 Standing::Gone => {
@@ -104,10 +115,11 @@ impl Peer {
         self.restless_edges.insert(of);
     }
 
-    /// The log is this node's and its epoch is on its way to the disk.
+    /// The log is this node's: it opens with the node, or its epoch is on its way to the disk.
     fn is_opening(&self, log: &LogId) -> bool {
-        self.phase.is_open()
-            && self.logs.get(log).is_some_and(|writer| !writer.open && writer.damage.is_none())
+        let recovered = self.recovering.get(log).map(|found| &found.log).filter(|_| !self.phase.is_open());
+        let writer = self.logs.get(log).or(recovered);
+        writer.is_some_and(|writer| !writer.open && writer.damage.is_none())
     }
 
     /// The log is open: who asked for it too early is served now, not at its next beat.
@@ -359,7 +371,7 @@ impl Peer {
         reader.on_subscribed(at, head, now);
         let stands = reader.received() == at;
         let (owner, log) = (reader.owner, reader.log);
-        if begins && self.may_have_lost(owner) {
+        if begins && self.may_have_lost(owner) && self.began_before(owner) {
             let detail = format!(
                 "log {log} is read from record {} on, what came before is no longer kept: what a reader that lost its own tail had made of that is gone",
                 at.seq.next().0
@@ -463,6 +475,14 @@ impl Peer {
         }
     }
 
+    /// The reader's own log had a reign before this one. One that is new has lost nothing yet.
+    fn began_before(&self, owner: Owner) -> bool {
+        match owner {
+            Owner::Actor(actor) => self.logs.get(&actor).is_some_and(|log| log.epoch() > Epoch(1)),
+            Owner::Tap(_) => false,
+        }
+    }
+
     /// A log whose class may lose its tail lost it, and an upstream log has let go of what that tail had
     /// read: it goes on with what is kept there.
     fn skip(&mut self, edge: EdgeId, effects: &mut Effects) {
@@ -497,12 +517,12 @@ impl Peer {
                 }
                 let what = match why {
                     Refusal::Gone { first } => format!("its records before {} are no longer kept", first.0),
-                    Refusal::Diverged => {
-                        String::from("its records differ from what was read before, and no epoch explains it")
-                    }
-                    Refusal::Damaged | Refusal::Unknown | Refusal::TooMany => {
-                        String::from("it is damaged on the disk there")
-                    }
+                    Refusal::Diverged => String::from(
+                        "its records are not those that were read before: an older copy of that node's data folder was probably put back; put the newest one back, or give the node up with 'dunlin nodes remove'",
+                    ),
+                    Refusal::Damaged | Refusal::Unknown | Refusal::TooMany => String::from(
+                        "it is damaged on the disk there, or that disk holds an older copy of it",
+                    ),
                 };
                 let detail = format!("log {log} of node {node} cannot be read on: {what}");
                 if let Owner::Actor(actor) = owner

@@ -12,7 +12,7 @@ use crate::effect::{Effect, Effects, Level, Timer};
 use crate::id::{LogId, NodeId, Position, Seq};
 use crate::log::record::Record;
 use crate::mesh::assignment::{Fate, Standing};
-use crate::mesh::catalog::{CatalogEntry, LogName};
+use crate::mesh::catalog::{CatalogEntry, CatalogFault, LogName};
 use crate::mesh::membership::MeshEffects;
 use crate::mutation::{Mutation, planted};
 use crate::pipeline::manifest::Durability;
@@ -26,12 +26,14 @@ impl Peer {
             return self.turn_away(node, effects);
         }
         self.connected.insert(node);
+        // First of all, so that a node which is still settling learns before it opens if its disk lacks
+        // what was read here.
+        self.repeat_edges(effects);
         let heads = self.catalog.heads();
         self.send(node, Message::CatalogHeads(heads), effects);
         let mut mesh = MeshEffects::default();
         self.membership.on_connected(node, &mut mesh);
         self.carry_mesh(mesh, effects);
-        self.repeat_edges(effects);
     }
 
     pub(super) fn on_disconnected(&mut self, node: NodeId, effects: &mut Effects) {
@@ -189,6 +191,12 @@ impl Peer {
                 self.tell_back.insert(from);
             }
             Err(fault) => {
+                if node == self.me && matches!(fault, CatalogFault::Equivocation { .. }) {
+                    self.stop_the_old_copy(
+                        format!("node {from} holds another catalog log of this node"),
+                        effects,
+                    );
+                }
                 self.report(Level::Warn, "catalog_refused", format!("from {from}: {fault}"), effects)
             }
         }
@@ -258,6 +266,7 @@ impl Peer {
                 Fate::Removed => {
                     self.stop_log(id, effects);
                     self.recovering.remove(&id);
+                    self.early.remove(&id);
                     effects.push(Effect::RemoveLog { log: id });
                 }
                 Fate::Held | Fate::Unknown => {}

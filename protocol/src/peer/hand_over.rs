@@ -112,7 +112,7 @@ impl Peer {
     /// The log is there, as the disk has it or new. Nobody is at work on it yet.
     fn bear(&mut self, assigned: &Assigned, follows: Option<LogId>, effects: &mut Effects) {
         let id = assigned.id;
-        let (log, memory) = match self.recovering.remove(&id) {
+        let (mut log, memory) = match self.recovering.remove(&id) {
             Some(Recovering { mut log, memory }) => {
                 // What follows another log remembers the other one's events among its own.
                 log.counted(follows.is_none().then(|| memory.events_out()));
@@ -124,9 +124,10 @@ impl Peer {
                 (Log::new(assigned.name.clone(), manifest.durability, manifest.retention.clone()), None)
             }
         };
-        if let Some(damage) = &log.damage {
+        if let Some(damage) = log.damage.as_ref().filter(|damage| self.outdated.as_ref() != Some(*damage)) {
             self.report(Level::Error, "log_damaged", format!("log {id}: {damage}"), effects);
         }
+        log.damage = log.damage.or_else(|| self.outdated.clone());
         self.logs.insert(id, log);
         self.expect_readers_of(id);
         let empty = || match assigned.unit.id.role {

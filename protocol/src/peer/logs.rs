@@ -98,7 +98,7 @@ impl Peer {
 
     fn on_epoch_stands(&mut self, log: LogId, at: Position, effects: &mut Effects) {
         if let Some(writer) = self.logs.get_mut(&log) {
-            writer.open = true;
+            writer.open = writer.damage.is_none();
         }
         self.serve_early(log, effects);
         if self.actors.contains_key(&log) {
@@ -161,7 +161,9 @@ impl Peer {
         if !self.phase.is_open() {
             return;
         }
-        let logs: Vec<LogId> = self.logs.keys().copied().collect();
+        // Of a damaged log nothing goes.
+        let sound = self.logs.iter().filter(|(_, writer)| writer.damage.is_none());
+        let logs: Vec<LogId> = sound.map(|(log, _)| *log).collect();
         for log in logs {
             self.snapshot_if_due(log, effects);
             if let Some(before) = self.logs.get_mut(&log).and_then(|writer| writer.truncatable(self.now)) {

@@ -17,6 +17,7 @@
 //! | `questions` | clients' questions, gathered from other nodes |
 //! | `reports` | what this node answers of itself, its actors and the mesh |
 //! | `deploy` | new revisions and removals |
+//! | `old_copy` | a data folder that is older than what others have read of it stops |
 //! | `members` | who belongs to the mesh: letting in, rotating tokens, giving nodes up |
 //! | `wiring` | what the catalog makes of it: logs, streams, shares |
 //!
@@ -32,6 +33,7 @@ mod hubs;
 mod letters;
 mod logs;
 mod members;
+mod old_copy;
 mod publish;
 mod questions;
 mod reports;
@@ -164,6 +166,8 @@ pub struct Peer {
     /// What the connectors here said last, by source log.
     connectors: BTreeMap<LogId, ConnectorState>,
     troubles: BTreeMap<String, String>,
+    /// The data folder is an older copy: why, and nothing in it is written or served.
+    outdated: Option<String>,
 }
 
 impl core::fmt::Debug for Peer {
@@ -234,6 +238,7 @@ impl Peer {
             measured: (0, 0),
             connectors: BTreeMap::new(),
             troubles: BTreeMap::new(),
+            outdated: None,
         }
     }
 

@@ -66,7 +66,8 @@ impl Peer {
         }
         let own = self.own_source_log(&publish.pipeline, &publish.source);
         // It does not open by waiting.
-        if let Some(damage) = own.and_then(|log| self.logs.get(&log)?.damage.clone()) {
+        let damage = own.and_then(|log| self.logs.get(&log)?.damage.clone());
+        if let Some(damage) = damage.or_else(|| self.outdated.clone()) {
             let why = format!("{damage}; or publish at another node");
             return self.fail(asker, FaultKind::Storage, why, effects);
         }

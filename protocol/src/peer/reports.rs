@@ -27,7 +27,10 @@ impl Peer {
         let damaged = self
             .logs
             .iter()
-            .filter_map(|(log, writer)| writer.damage.as_ref().map(|damage| format!("log {log}: {damage}")));
+            .filter_map(|(log, writer)| Some((log, writer.damage.as_ref()?)))
+            .filter(|(_, damage)| self.outdated.as_ref() != Some(damage))
+            .map(|(log, damage)| format!("log {log}: {damage}"));
+        let outdated = self.outdated.iter().cloned();
         Status {
             node: self.me,
             mesh: self.mesh.clone(),
@@ -37,7 +40,12 @@ impl Peer {
             rss_bytes: self.measured.0,
             disk_bytes: self.measured.1,
             uptime_ms: self.now.since(self.started_at).0,
-            troubles: self.troubles.values().cloned().chain(paused).chain(damaged).take(100).collect(),
+            troubles: outdated
+                .chain(self.troubles.values().cloned())
+                .chain(paused)
+                .chain(damaged)
+                .take(100)
+                .collect(),
         }
     }
 

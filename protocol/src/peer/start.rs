@@ -219,7 +219,7 @@ impl Peer {
     }
 
     pub(super) fn may_write_catalog(&self) -> bool {
-        self.catalog.ready_to_write(!self.connected.is_empty(), self.now)
+        self.outdated.is_none() && self.catalog.ready_to_write(!self.connected.is_empty(), self.now)
     }
 
     fn dial_missing(&mut self, effects: &mut Effects) {

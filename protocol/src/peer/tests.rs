@@ -12,13 +12,14 @@ use bytes::Bytes;
 use super::{Peer, PeerConfig, TapBounds};
 use crate::effect::{Effect, Effects, Input, Level, Outcome, RecoveredLog, Report, RequestId, Timer};
 use crate::event::Event;
-use crate::id::{Digest, LogId, Position, Seq};
+use crate::id::{Digest, Epoch, LogId, NodeId, Position, Seq};
 use crate::log::record::{Body, Record};
 use crate::mesh::catalog::{LogName, NodeFacts};
 use crate::pipeline::manifest::{Manifest, Module, Operator};
-use crate::pipeline::plan::Role;
+use crate::pipeline::plan::{Role, SlotRange};
 use crate::rpc::{Publish, Request, Response, TailEvent};
 use crate::time::{Span, Time};
+use crate::wire::message::{EdgeId, Filter, From, Message, Refusal};
 
 const PIPELINE: &str = r#"
 name = "p"
@@ -51,11 +52,13 @@ pub(super) struct Lone {
     /// What taps were answered.
     pub(super) tailed: BTreeMap<RequestId, Vec<TailEvent>>,
     reports: Vec<Report>,
+    sent: Vec<(NodeId, Message)>,
     /// Sequence numbers of the source's records whose events a function was given.
     seen: Vec<Seq>,
 }
 
 impl Lone {
+    /// Recovered, started, and open.
     fn on(disk: BTreeMap<LogId, Kept>, now: Time) -> Lone {
         Lone::with(disk, now, TapBounds::default())
     }
@@ -76,26 +79,43 @@ impl Lone {
 
     /// Event number `n`, of so many bytes.
     pub(super) fn publish(&mut self, n: u64, bytes: usize) {
+        let answer = self.offer(n, bytes);
+        assert!(matches!(answer, Response::Published { .. }), "{answer:?}");
+    }
+
+    /// The same, whatever the answer is.
+    fn offer(&mut self, n: u64, bytes: usize) -> Response {
         let payload = Bytes::from(format!(r#"{{"key":"k","fill":"{}"}}"#, "x".repeat(bytes)));
         let event = Event { key: Bytes::from_static(b"k"), time: Time(n), headers: Vec::new(), payload };
         let (pipeline, source) = ("p".parse().unwrap(), "in".parse().unwrap());
         let publish = Publish { pipeline, source, producer: None, log: None, events: vec![event] };
-        let answer = self.ask(Request::Publish(publish));
-        assert!(matches!(answer, Response::Published { .. }), "{answer:?}");
+        self.ask(Request::Publish(publish))
+    }
+
+    fn said(&self, what: &str) -> Vec<&Report> {
+        self.reports.iter().filter(|report| report.what == what).collect()
     }
 
     fn with(disk: BTreeMap<LogId, Kept>, now: Time, taps: TapBounds) -> Lone {
+        let mut node = Lone::settling(disk, now, taps, false);
+        node.pass(Span(4_000));
+        node
+    }
+
+    /// `joined`: it knows that there are others, and waits for them before it opens.
+    fn settling(disk: BTreeMap<LogId, Kept>, now: Time, taps: TapBounds, joined: bool) -> Lone {
         let config = PeerConfig {
             key: (&[7; 32]).into(),
             generation: now.0,
             seed: 1,
             facts: NodeFacts::default(),
             mesh: "m".into(),
-            joined: false,
+            joined,
             taps,
         };
-        let (timers, answers, tailed, reports, seen) = Default::default();
-        let mut node = Lone { peer: Peer::new(config), now, disk, timers, answers, tailed, reports, seen };
+        let (timers, answers, tailed, reports, sent, seen) = Default::default();
+        let mut node =
+            Lone { peer: Peer::new(config), now, disk, timers, answers, tailed, reports, sent, seen };
         node.take(Input::ModuleHeld { digest: Digest([0; 32]) });
         for (log, Kept { name, records, snapshot }) in node.disk.clone() {
             let first = records.first().map_or(Seq(1), |record| record.seq);
@@ -108,7 +128,6 @@ impl Lone {
             node.take(Input::Replay { log, records });
         }
         node.take(Input::Start);
-        node.pass(Span(4_000));
         node
     }
 
@@ -160,6 +179,10 @@ impl Lone {
                 self.answers.push(response);
                 None
             }
+            Effect::Send { to, message } => {
+                self.sent.push((to, message));
+                None
+            }
             Effect::SetTimer { timer, at } => {
                 self.timers.insert(timer, at);
                 None
@@ -175,7 +198,6 @@ impl Lone {
             | Effect::StopConnector { .. } => None,
             Effect::RemoveLog { .. }
             | Effect::LookUp { .. }
-            | Effect::Send { .. }
             | Effect::Dial { .. }
             | Effect::Disconnect { .. }
             | Effect::FetchModule { .. } => panic!("a lone node wants {effect:?}"),
@@ -253,4 +275,103 @@ fn reader_on_disk_never_passes_over_what_is_gone() {
     let said: Vec<_> = node.reports.iter().filter(|report| report.what == "edge_stopped").collect();
     assert_eq!(said.len(), 1, "said once: {:?}", node.reports);
     assert!(said[0].detail.to_string().contains("are no longer kept"), "{said:?}");
+}
+
+/// The node's disk once its pipeline has taken three events, and then the source's log as it was before the
+/// last of them: an older copy put back.
+fn older_copy(durability: &str) -> (BTreeMap<LogId, Kept>, LogId, Position, Time) {
+    let mut node = Lone::deployed(durability, TapBounds::default());
+    for n in 0..3 {
+        node.publish(n, 10);
+    }
+    let source = node.log_of(Role::Source);
+    let mut disk = node.disk;
+    let records = &mut disk.get_mut(&source).unwrap().records;
+    let newest = records.last().map(Record::position).unwrap();
+    let kept = records
+        .iter()
+        .rposition(|record| matches!(record.decode(), Ok(Body::Append(append)) if !append.events.is_empty()));
+    records.truncate(kept.unwrap());
+    (disk, source, newest, node.now)
+}
+
+#[test]
+fn folder_that_lacks_what_its_own_readers_read_stops_and_says_so() {
+    let (disk, source, newest, now) = older_copy("disk");
+    let before = disk[&source].records.len();
+    let mut node = Lone::on(disk, now);
+    let said = node.said("folder_outdated");
+    assert_eq!(said.len(), 1, "{:?}", node.reports);
+    assert_eq!(said[0].level, Level::Error);
+    let upto = format!("the log of 'in' of 'p' up to record {}", newest.seq.0);
+    assert!(said[0].detail.contains(&upto), "{said:?}");
+    match node.offer(9, 10) {
+        Response::Failed(fault) => assert!(fault.detail.contains("older copy"), "{fault:?}"),
+        other => panic!("{other:?}"),
+    }
+    let appended = node.disk[&source].records[before..].iter().map(|record| record.decode().unwrap());
+    assert!(appended.clone().all(|body| matches!(body, Body::EpochStart(_))), "no event enters");
+    assert_eq!(node.seen, [], "and none is worked on");
+    match node.ask(Request::Status) {
+        Response::Status(status) => assert!(status.troubles[0].contains("older copy"), "{status:?}"),
+        other => panic!("{other:?}"),
+    }
+    assert!(node.said("tail_lost").is_empty(), "nobody falls back to another history");
+}
+
+#[test]
+fn where_a_tail_may_be_lost_an_older_copy_is_a_lost_tail() {
+    let (disk, _, _, now) = older_copy("page");
+    let mut node = Lone::on(disk, now);
+    assert_eq!((node.said("folder_outdated").len(), node.said("tail_lost").len()), (0, 1));
+    assert!(matches!(node.offer(9, 10), Response::Published { .. }));
+}
+
+/// What another node's reader says of this node's source log, as soon as they are connected.
+fn told_by_another(disk: BTreeMap<LogId, Kept>, now: Time, log: LogId, at: Position) -> Lone {
+    let mut node = Lone::settling(disk, now, TapBounds::default(), true);
+    let other = NodeId([9; 32]);
+    node.take(Input::Connected { node: other });
+    let message = Message::Subscribe {
+        edge: EdgeId(1),
+        log,
+        reader: Some(LogId([5; 16])),
+        filter: Filter { outputs: vec![0], slots: SlotRange::ALL },
+        from: From::After(at),
+        committed: at,
+        credit: 1_000,
+    };
+    node.take(Input::Message { from: other, message });
+    node.pass(Span(12_000));
+    node
+}
+
+#[test]
+fn folder_is_stopped_before_it_opens_when_a_reader_is_there() {
+    for durability in ["disk", "page", "memory"] {
+        let (disk, source, newest, now) = older_copy(durability);
+        // In every class the number of an epoch is synced before anything is written in it.
+        let at = match durability {
+            "disk" => newest,
+            _ => Position { epoch: Epoch(newest.epoch.0 + 1), ..newest },
+        };
+        let before = disk[&source].records.len();
+        let node = told_by_another(disk, now, source, at);
+        assert_eq!(node.said("folder_outdated").len(), 1, "{durability}");
+        assert_eq!(node.disk[&source].records.len(), before, "{durability}: not even an epoch begins");
+        let refused = Message::Refused { edge: EdgeId(1), why: Refusal::Diverged };
+        assert!(node.sent.iter().any(|(_, message)| *message == refused), "{:?}", node.sent);
+    }
+}
+
+#[test]
+fn reader_that_stands_where_the_log_ends_is_served() {
+    let mut node = Lone::deployed("disk", TapBounds::default());
+    node.publish(1, 10);
+    let source = node.log_of(Role::Source);
+    let end = node.disk[&source].records.last().map(Record::position).unwrap();
+    let node = told_by_another(node.disk, node.now, source, end);
+    assert!(node.said("folder_outdated").is_empty());
+    let subscribed = |message: &Message| matches!(message, Message::Subscribed { at, .. } if *at == end);
+    assert!(node.sent.iter().any(|(_, message)| subscribed(message)), "{:?}", node.sent);
 }

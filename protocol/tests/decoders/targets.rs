@@ -72,7 +72,8 @@ fn scanned(bytes: &[u8]) -> bool {
     let _ = segment::body_length(LOG, bytes);
     let mut valid = false;
     for noted in [Noted::Unreadable, Noted::Known(Note::new(LOG))] {
-        let mut scan = LogScan::new(LOG, noted, Position::START);
+        let mut scan =
+            LogScan::new(LOG, noted, Position::START, dunlin_protocol::log::floor::decode(LOG, bytes));
         let mut records = 0;
         for first in [Seq(1), Seq(2), Seq(u64::MAX)] {
             scan.segment(first, bytes, &mut |framed| {

@@ -1,6 +1,6 @@
 //! Damage to what was synced: it must be seen and said, and nothing from it on may be served.
 
-use dunlin_protocol::id::{LogId, Position, Seq};
+use dunlin_protocol::id::{LogId, Seq};
 use dunlin_protocol::log::note::{Note, Noted};
 
 use super::Disk;
@@ -42,10 +42,9 @@ pub struct Wound {
 impl Disk {
     /// Damages the log while no process has it open. None: there is nothing to be damaged so.
     pub fn damage(&mut self, log: LogId, damage: Damage, chance: &mut Chance) -> Option<Wound> {
-        let covered = self.newest_snapshot(log).map_or(Position::START, |(at, _)| at);
         let folder = self.folders.get_mut(&log)?;
         let before = folder.clone();
-        let must_be_told = folder.take_damage(log, damage, covered.seq, chance)?;
+        let must_be_told = folder.take_damage(log, damage, chance)?;
         Some(Wound { log, damage, must_be_told, before })
     }
 
@@ -56,7 +55,7 @@ impl Disk {
 }
 
 impl Folder {
-    fn take_damage(&mut self, log: LogId, damage: Damage, covered: Seq, chance: &mut Chance) -> Option<bool> {
+    fn take_damage(&mut self, log: LogId, damage: Damage, chance: &mut Chance) -> Option<bool> {
         let Noted::Known(note) = Note::read(log, &self.note_file) else { return None };
         // Segments with synced bytes, and how many.
         let synced: Vec<(Seq, usize)> = self
@@ -94,11 +93,10 @@ impl Folder {
             Damage::LostSegment => {
                 let (first, _) = pick(chance)?;
                 self.segments.remove(&first);
-                // From the front they may go once a snapshot covers them: that looks like retention.
+                // What retention had let go of, and a loss of power brought back, is not missed.
                 let next = self.segments.keys().next().copied();
-                let in_front = next.is_none_or(|next| first < next);
-                let passed = next.is_some_and(|next| next.0 <= covered.0 + 1);
-                Some(!(in_front && passed && first != note.segment))
+                let let_go = next.is_some_and(|next| first < next && next <= self.floor);
+                Some(!let_go)
             }
             Damage::FlippedNote => {
                 let at = chance.between(0, self.note_file.len() as u64 - 1) as usize;

@@ -21,6 +21,8 @@ pub struct Folder {
     /// The note file: written and synced in one step.
     pub(super) note_file: Vec<u8>,
     pub(super) segments: BTreeMap<Seq, File>,
+    /// The floor file: put in place whole, and synced.
+    pub(super) floor: Seq,
     /// Removed, and the folder not synced since: a loss of power may bring the last of them back.
     pub(super) unlinked: Vec<(Seq, File)>,
     pub(super) snapshots: BTreeMap<Seq, Vec<u8>>,
@@ -106,6 +108,7 @@ impl Folder {
             name,
             note_file,
             segments: BTreeMap::new(),
+            floor: Seq(1),
             unlinked: Vec::new(),
             snapshots: BTreeMap::new(),
             writer: Writer::at(Position::START, None, note, None),
@@ -279,6 +282,7 @@ impl Folder {
     pub(super) fn truncate(&mut self, before: Seq) {
         self.sync_standing();
         let firsts: Vec<Seq> = self.segments.keys().copied().collect();
+        self.floor = firsts.iter().copied().filter(|first| *first <= before).max().unwrap_or(self.floor);
         for pair in firsts.windows(2) {
             let [first, next] = *pair else { continue };
             if next <= before

@@ -2,6 +2,7 @@
 
 use dunlin_protocol::effect::{Input, RecoveredLog};
 use dunlin_protocol::id::{LogId, Position, Seq};
+use dunlin_protocol::log::floor;
 use dunlin_protocol::log::record::Record;
 use dunlin_protocol::log::recovery::{Found, LogRecovery, Mend};
 
@@ -36,7 +37,7 @@ impl Folder {
         if covered.seq > Seq(0) {
             self.snapshots.retain(|seq, _| *seq == covered.seq);
         }
-        let mut recovery = LogRecovery::new(log, &self.note_file, covered);
+        let mut recovery = LogRecovery::new(log, &self.note_file, &floor::encode(log, self.floor), covered);
         let mut records = Vec::new();
         for (first, file) in &self.segments {
             recovery.segment(*first, &file.bytes, &mut |framed| {

@@ -24,9 +24,21 @@ pub struct Removal {
 }
 
 impl Run {
-    /// The last node dies for good; what its publishers were acknowledged is all that they publish.
+    /// A node's disk is wiped: whoever starts on that machine is a new node, which joins beside the old
+    /// identity; that one is given up.
+    pub(super) fn lose_the_disk(&mut self) {
+        let new = self.last_node();
+        self.dies_for_good(new - 1);
+        self.asleep.remove(&new);
+    }
+
+    /// The last node dies for good.
     pub(super) fn die_for_good(&mut self) {
-        let victim = self.last_node();
+        self.dies_for_good(self.last_node());
+    }
+
+    /// What publishers at this node were acknowledged is all that they publish.
+    fn dies_for_good(&mut self, victim: usize) {
         self.world.crash(victim);
         self.asleep.insert(victim);
         self.publishers.iter_mut().filter(|publisher| publisher.node == victim).for_each(|one| one.retire());

@@ -160,7 +160,7 @@ impl Run {
     }
 
     /// Whoever is down, for whatever reason, is started again after a while.
-    fn restart_the_dead(&mut self) {
+    pub(super) fn restart_the_dead(&mut self) {
         for node in 0..self.scenario.nodes {
             if self.world.is_up(node) || self.asleep.contains(&node) {
                 self.strikes.restart[node] = None;

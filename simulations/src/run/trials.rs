@@ -35,6 +35,9 @@ impl Run {
             }
             Trial::FullDisk => self.next_trial = now.after(Span(self.world.chance.between(1, 1_000))),
             Trial::Stalled(stage) => self.world.stalled = Some(stage),
+            Trial::OldCopy | Trial::Replace => {
+                self.next_trial = now.after(Span(self.world.chance.between(500, 4_000)));
+            }
             Trial::GiveUp => self.next_trial = now.after(Span(self.world.chance.between(500, 4_000))),
         }
     }
@@ -75,6 +78,11 @@ impl Run {
                 self.world.excused.insert("disk_full");
                 self.redeploy_somewhere()?;
             }
+            Trial::OldCopy => self.go_on_with_copies()?,
+            Trial::Replace => match self.removal {
+                None => self.lose_the_disk(),
+                Some(_) => self.ask_for_removal(),
+            },
             Trial::GiveUp => match self.removal {
                 None => self.die_for_good(),
                 Some(_) => self.ask_for_removal(),
@@ -94,7 +102,8 @@ impl Run {
         match self.scenario.trial {
             Trial::None | Trial::LateJoin | Trial::Redeploy | Trial::RedeployAbsent => Ok(()),
             Trial::Rivals | Trial::RedeployFull => Ok(()),
-            Trial::GiveUp => self.come_back_unheard(),
+            Trial::OldCopy => Ok(()),
+            Trial::GiveUp | Trial::Replace => self.come_back_unheard(),
             Trial::Absent => self.remove_while_away(),
             Trial::FullDisk => match self.publishers.iter().map(|publisher| publisher.unkept).sum() {
                 0u64 => Err(Broken::Promise("disks were full and no publisher was told".into())),

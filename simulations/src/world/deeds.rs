@@ -5,7 +5,7 @@ use dunlin_protocol::peer::Peer;
 use dunlin_protocol::rpc::Request;
 use dunlin_protocol::time::Span;
 
-use super::{Clock, Happening, World};
+use super::{Clock, Happening, Kept, Node, World};
 
 impl World {
     pub fn start(&mut self, node: usize, after: Span) {
@@ -46,6 +46,21 @@ impl World {
         for other in self.network.links_of(node) {
             self.unlink(node, other);
         }
+    }
+
+    /// A copy of the folder of a node that is down, as a start would find it.
+    pub fn keep(&self, node: usize) -> Kept {
+        let Node { disk, stores, .. } = &self.nodes[node];
+        let mut disk = disk.clone();
+        disk.recover();
+        Kept { disk, stores: stores.clone() }
+    }
+
+    /// Another folder takes the place of that of a node that is down; gives the one that was there.
+    pub fn replace(&mut self, node: usize, with: Kept) -> Kept {
+        let Node { disk, stores, .. } = &mut self.nodes[node];
+        let Kept { disk: new, stores: others } = with;
+        Kept { disk: std::mem::replace(disk, new), stores: std::mem::replace(stores, others) }
     }
 
     /// The process dies after so many more effects, in the middle of whatever it does then.

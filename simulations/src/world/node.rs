@@ -36,6 +36,13 @@ pub struct Node {
     pub(super) dies_after: Option<u64>,
 }
 
+/// A node's data folder.
+#[derive(Debug)]
+pub struct Kept {
+    pub disk: Disk,
+    pub(super) stores: BTreeMap<LogId, Store>,
+}
+
 /// What a node takes for the time: it may be off, and run too fast or too slow. Like the daemon's it
 /// never goes back while a process lives; at a start it may.
 #[derive(Debug, Clone, Copy)]
