@@ -86,6 +86,7 @@ pub struct Run {
     /// Nodes that a trial keeps down.
     asleep: BTreeSet<usize>,
     next_trial: Time,
+    next_redeploy: Time,
     /// When the bounds are looked at again.
     next_look: Time,
     /// Changed files that were deployed so far, and the requests that wait for an answer.
@@ -115,6 +116,7 @@ impl Run {
             wounded: Vec::new(),
             asleep: BTreeSet::new(),
             next_trial: Time::MAX,
+            next_redeploy: Time(0),
             next_look: Time(0),
             redeploys: 0,
             redeploying: BTreeSet::new(),

@@ -53,11 +53,32 @@ pub enum Trial {
     /// Changed files while disks are full.
     RedeployFull,
     /// The last node dies for good, and is given up.
-    GiveUp,
+    GiveUp(Beside),
     /// A node's disk is wiped: it comes back as a new node, and the old one is given up.
     Replace,
     /// The last node's data folder is put back from an older copy, again and again.
     OldCopy,
+}
+
+/// What happens beside a node's being given up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Beside {
+    Nothing,
+    /// Changed files are deployed.
+    Redeploys,
+    /// The others are cut in two, and both sides give the node up, each for itself.
+    Cut,
+    CutAndRedeploys,
+}
+
+impl Beside {
+    pub fn redeploys(self) -> bool {
+        matches!(self, Beside::Redeploys | Beside::CutAndRedeploys)
+    }
+
+    pub fn is_cut(self) -> bool {
+        matches!(self, Beside::Cut | Beside::CutAndRedeploys)
+    }
 }
 
 /// Source, filter, guest, fused map, learning stage, another guest, sink: every edge and every kind of
@@ -158,7 +179,7 @@ const POWER: Climate = Climate { power_loss: true, ..Climate::FAIR };
 const CRASHES: Faults = Faults::NONE.with(Fault::Crash, 1_200);
 
 /// Every scenario by name; `swarm` is drawn anew for each seed.
-pub const SCENARIOS: [Scenario; 38] = [
+pub const SCENARIOS: [Scenario; 42] = [
     CALM,
     Scenario {
         name: "links",
@@ -259,13 +280,13 @@ pub const SCENARIOS: [Scenario; 38] = [
         chaos: Span(20_000),
         ..CALM
     },
-    // Logs reach their size while nodes restart: an actor that may not write must be woken again.
+    // Logs reach their size while nodes restart and their readers are out of reach: an actor that may not write must be woken again.
     Scenario {
         name: "full-log",
         retention: r#"{ bytes = "96KiB" }"#,
         padding: 1_500,
         events_each: 250,
-        faults: CRASHES.with(Fault::Stall, 1_000),
+        faults: CRASHES.with(Fault::Stall, 1_000).with(Fault::Cut, 1_500),
         ..CALM
     },
     // Cuts that outlast suspicion, so that members take each other for gone; clocks that are off.
@@ -301,14 +322,51 @@ pub const SCENARIOS: [Scenario; 38] = [
         trial: Trial::Rivals,
         ..CALM
     },
-    Scenario { name: "given-up", nodes: 4, chaos: Span(20_000), trial: Trial::GiveUp, ..CALM },
+    Scenario {
+        name: "given-up",
+        nodes: 4,
+        chaos: Span(20_000),
+        trial: Trial::GiveUp(Beside::Nothing),
+        ..CALM
+    },
     Scenario {
         name: "given-up-crashes",
         nodes: 4,
         chaos: Span(20_000),
         climate: Climate { message_loss: 200, ..POWER },
         faults: Faults::NONE.with(Fault::Crash, 4_000).with(Fault::Cut, 3_000),
-        trial: Trial::GiveUp,
+        trial: Trial::GiveUp(Beside::Nothing),
+        ..CALM
+    },
+    Scenario {
+        name: "given-up-redeploys",
+        nodes: 4,
+        chaos: Span(20_000),
+        trial: Trial::GiveUp(Beside::Redeploys),
+        ..CALM
+    },
+    Scenario {
+        name: "given-up-retention",
+        nodes: 4,
+        chaos: Span(20_000),
+        retention: r#"{ bytes = "128KiB", age = "1s" }"#,
+        padding: 500,
+        segment_bytes: 2 << 10,
+        trial: Trial::GiveUp(Beside::Nothing),
+        ..CALM
+    },
+    Scenario {
+        name: "given-up-twice",
+        nodes: 5,
+        chaos: Span(40_000),
+        trial: Trial::GiveUp(Beside::Cut),
+        ..CALM
+    },
+    Scenario {
+        name: "given-up-twice-redeploys",
+        nodes: 5,
+        chaos: Span(40_000),
+        trial: Trial::GiveUp(Beside::CutAndRedeploys),
         ..CALM
     },
     Scenario { name: "replaced", nodes: 5, chaos: Span(20_000), trial: Trial::Replace, ..CALM },

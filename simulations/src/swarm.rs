@@ -7,7 +7,7 @@ use dunlin_protocol::time::Span;
 use crate::chance::Chance;
 use crate::climate::Climate;
 use crate::faults::{FAULTS, Fault, Faults};
-use crate::scenario::{PIPELINE, Scenario, Trial};
+use crate::scenario::{Beside, PIPELINE, Scenario, Trial};
 
 pub fn drawn(chance: &mut Chance) -> Scenario {
     let retention = *chance.pick(&[
@@ -48,12 +48,12 @@ pub fn drawn_with_redeploys(chance: &mut Chance) -> Scenario {
     Scenario { name: "swarm-redeploys", trial: Trial::Redeploy, ..drawn(chance) }
 }
 
-/// The same, and the last node dies for good and is given up. Everything is kept: whoever takes over reads
-/// from the beginning of what is.
+/// The same, and the last node dies for good and is given up, in some seeds by both sides of a cut.
 pub fn drawn_with_removal(chance: &mut Chance) -> Scenario {
     let scenario = drawn(chance);
     let nodes = scenario.nodes.max(3);
-    Scenario { name: "swarm-removals", nodes, retention: "", trial: Trial::GiveUp, ..scenario }
+    let beside = *chance.pick(&[Beside::Nothing, Beside::Redeploys, Beside::Cut, Beside::CutAndRedeploys]);
+    Scenario { name: "swarm-removals", nodes, trial: Trial::GiveUp(beside), ..scenario }
 }
 
 /// One of these values once in three times, else 0.

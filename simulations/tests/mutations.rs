@@ -8,7 +8,7 @@ use dunlin_simulations::scenario::Scenario;
 use dunlin_simulations::verdict::{self, Failure};
 
 /// Seeds that may pass before one fails.
-const SEEDS_MAX: u64 = 40;
+const SEEDS_MAX: u64 = 120;
 
 /// Plants the bug and returns how the first seed that notices it ends.
 fn first_failure(mutation: Mutation, scenario: &str) -> Failure {
@@ -47,7 +47,7 @@ mutations! {
     close_not_synced LooseClose "redeploy-memory" 129 "does not sync what hands log"
     fold_not_inherited ForgetFold "redeploy" 129 ""
     state_not_copied ForgetState "redeploy" 129 ""
-    successor_read_early PassEarly "redeploy-crashes" 128 "lags"
+    successor_read_early PassEarly "redeploy-crashes" 129 ""
     unsynced_records_trusted TrustUnsynced "blackouts" 129 "promised to survive"
     damage_cut_away CutDamage "damage" 129 ""
     logs_deleted_by_a_damaged_catalog DeleteThoughDamaged "damaged-facts" 129 "nobody removed it"

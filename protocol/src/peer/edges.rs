@@ -479,7 +479,7 @@ impl Peer {
     fn began_before(&self, owner: Owner) -> bool {
         match owner {
             Owner::Actor(actor) => self.logs.get(&actor).is_some_and(|log| log.epoch() > Epoch(1)),
-            Owner::Tap(_) => false,
+            Owner::Hub => false,
         }
     }
 

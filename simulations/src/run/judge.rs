@@ -54,8 +54,18 @@ impl Run {
             };
             entered.iter().filter(|number| !died(*number) && !gone.contains(*number)).cloned().collect()
         };
-        checkers::once::check(&twice, &alive(&["count"]), &again).map_err(Broken::Promise)?;
-        checkers::order::check(&twice, &unordered).map_err(Broken::Promise)?;
+        // What had come out of the node that was given up, and its upstreams had let go of, is lost to others.
+        let lost = match self.scenario.retention {
+            "" => BTreeSet::new(),
+            _ => self.out_of_the_removed(),
+        };
+        let alive = |stages: &[&str]| -> BTreeSet<_> { alive(stages).difference(&lost).cloned().collect() };
+        // Both sides of a cut may have let the same share start anew.
+        let of_twice = if self.is_given_up_twice() { every_event_of(&twice) } else { again.clone() };
+        checkers::once::check(&twice, &alive(&["count"]), &of_twice).map_err(Broken::Promise)?;
+        if !self.is_given_up_twice() {
+            checkers::order::check(&twice, &unordered).map_err(Broken::Promise)?;
+        }
         // What stages that started anew had given out before came again to those behind them.
         let again = if self.victim().is_some() { every_event_of(&last) } else { again };
         checkers::once::check(&last, &alive(&["count", "last"]), &again).map_err(Broken::Promise)?;

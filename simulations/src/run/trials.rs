@@ -38,7 +38,7 @@ impl Run {
             Trial::OldCopy | Trial::Replace => {
                 self.next_trial = now.after(Span(self.world.chance.between(500, 4_000)));
             }
-            Trial::GiveUp => self.next_trial = now.after(Span(self.world.chance.between(500, 4_000))),
+            Trial::GiveUp(_) => self.next_trial = now.after(Span(self.world.chance.between(500, 4_000))),
         }
     }
 
@@ -46,7 +46,8 @@ impl Run {
         if self.world.now >= self.next_look {
             self.next_look = self.world.now.after(Span(1_000));
             let up = (0..self.scenario.nodes).any(|node| self.world.is_up(node));
-            if up && !self.scenario.retention.is_empty() {
+            // Whoever starts anew for a node that was given up has all to read that is kept.
+            if up && !self.scenario.retention.is_empty() && self.removal.is_none() {
                 checkers::bounded::check(&self.world).map_err(Broken::Promise)?;
             }
         }
@@ -83,9 +84,16 @@ impl Run {
                 None => self.lose_the_disk(),
                 Some(_) => self.ask_for_removal(),
             },
-            Trial::GiveUp => match self.removal {
-                None => self.die_for_good(),
-                Some(_) => self.ask_for_removal(),
+            Trial::GiveUp(beside) => match self.removal {
+                None => self.die_for_good(beside),
+                Some(_) => {
+                    self.ask_for_removal();
+                    if beside.redeploys() && self.world.now >= self.next_redeploy {
+                        self.redeploy_somewhere()?;
+                        self.next_redeploy = self.next_trial;
+                        self.next_trial = self.world.now;
+                    }
+                }
             },
             Trial::FullDisk => {
                 let victim = self.world.chance.between(0, self.last_node() as u64) as usize;
@@ -103,7 +111,7 @@ impl Run {
             Trial::None | Trial::LateJoin | Trial::Redeploy | Trial::RedeployAbsent => Ok(()),
             Trial::Rivals | Trial::RedeployFull => Ok(()),
             Trial::OldCopy => Ok(()),
-            Trial::GiveUp | Trial::Replace => self.come_back_unheard(),
+            Trial::GiveUp(_) | Trial::Replace => self.come_back_unheard(),
             Trial::Absent => self.remove_while_away(),
             Trial::FullDisk => match self.publishers.iter().map(|publisher| publisher.unkept).sum() {
                 0u64 => Err(Broken::Promise("disks were full and no publisher was told".into())),
