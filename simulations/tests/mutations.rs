@@ -59,7 +59,7 @@ mutations! {
     hub_joined_anywhere JoinAnywhere "taps" 129 "a tap on"
     fallen_off_a_hub ForgetTheFallen "taps" 129 "and not"
     failures_not_counted ParkForever "refusals" 128 ""
-    members_gone_for_ever StayGone "long-cuts" 128 "takes"
+    members_gone_for_ever StayGone "links" 128 ""
     modules_asked_for_once AskModulesOnce "messages" 128 "the deploy"
     idle_mark_by_another_clock IdleByOldClock "long-cuts" 128 "idle"
     parked_events_overtaken OvertakeParked "refusals" 129 "came out behind"

@@ -191,12 +191,13 @@ impl Peer {
     }
 
     fn close_tap(&mut self, id: RequestId, effects: &mut Effects) {
+        // What it leaves makes room: not for itself.
+        self.hubs.forget(id);
         let Some(tap) = self.taps.get(&id) else { return };
         for log in tap.places.keys().copied().collect::<Vec<LogId>>() {
             self.leave_hub(id, &log, effects);
         }
         self.taps.remove(&id);
-        self.hubs.forget(id);
     }
 
     pub(super) fn fail_tap(&mut self, id: RequestId, why: String, effects: &mut Effects) {
