@@ -102,10 +102,16 @@ fn a_file_source_says_what_it_waits_for_and_what_it_left_out() {
     let mesh = Mesh::of(1);
     let file = mesh
         .write("late.toml", "name = \"late\"\n[source.rows]\nkey = \"k\"\nfile = { path = \"late.csv\" }\n");
-    let deploy = mesh[0].cli(&["deploy", &file]);
-    assert_eq!((deploy.code, deploy.stdout.as_str()), (Some(1), ""), "{deploy:?}");
-    let said = "'late' is deployed, but its source 'rows' waits: the source's file '";
-    assert!(deploy.stderr.contains(said) && deploy.stderr.contains("late.csv' cannot be read"), "{deploy:?}");
+    // The second time nothing changes, and it is said again.
+    for _ in 0..2 {
+        let deploy = mesh[0].cli(&["deploy", &file]);
+        assert_eq!((deploy.code, deploy.stdout.as_str()), (Some(1), ""), "{deploy:?}");
+        let said = "'late' is deployed, but its source 'rows' waits: the source's file '";
+        assert!(
+            deploy.stderr.contains(said) && deploy.stderr.contains("late.csv' cannot be read"),
+            "{deploy:?}"
+        );
+    }
     let source = || mesh[0].show("late")["stages"][0]["actors"][0].clone();
     wait_for("the missing file is told", 30, || {
         source()["trouble"].as_str().is_some_and(|why| why.contains("late.csv' cannot be read")).then_some(())

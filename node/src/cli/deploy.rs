@@ -208,9 +208,7 @@ fn wait_until_running(
                     );
                 }
                 seen(&shown);
-                if deployed.changed
-                    && let Some((source, trouble)) = file_in_trouble(&shown, files)
-                {
+                if let Some((source, trouble)) = file_in_trouble(&shown, files) {
                     bail!("'{}' is deployed, but its source '{source}' waits: {trouble}", deployed.pipeline);
                 }
                 if shown.state == PipelineState::Running {

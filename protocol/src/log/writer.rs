@@ -321,7 +321,7 @@ impl Log {
         // What was there at the start stays a stretch of its own until it is counted.
         let covered = self.snapshot.seq;
         match self.marks.back_mut() {
-            Some(mark) if mark.bytes < MARK_BYTES && mark.last != covered => {
+            Some(mark) if mark.bytes < MARK_BYTES && (mark.last != covered || covered == Seq(0)) => {
                 mark.last = last;
                 mark.bytes += bytes;
                 mark.events += events;

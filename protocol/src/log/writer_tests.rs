@@ -192,3 +192,10 @@ fn events_behind_a_record_are_counted_in_memory_and_about_so_beyond() {
     assert!(recovered(151, Some(600)).events_behind(Seq(150)).abs_diff(450) <= 3);
     assert!(recovered(1, None).events_behind(Seq(0)).abs_diff(600) <= 3);
 }
+
+#[test]
+fn a_log_that_no_snapshot_covers_lets_go_of_nothing_after_a_restart() {
+    let records = stand(&mut log(), [start(), append(1), append(1)]);
+    let mut log = reopened(&records, 3);
+    assert_eq!(log.truncatable(Time(NOW.0 + 100_000)), None);
+}
