@@ -3,6 +3,9 @@
 //! Files: none are open. Environment and arguments: empty. Sockets and name look-up: refused.
 //! Standard input: at its end; output: dropped, but for the last words on standard error. Clocks
 //! show the time of the call and stand still; a sleep is over at once. Randomness is the call's.
+//!
+//! Everything that may wait is linked as a future: a call may run on a thread that drives others, and the
+//! blocking kind would start a runtime within that one.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -14,10 +17,11 @@ use wasmtime_wasi::cli::{IsTerminal, StdoutStream, WasiCli, WasiCliView as _};
 use wasmtime_wasi::filesystem::{WasiFilesystem, WasiFilesystemView as _};
 use wasmtime_wasi::p2::bindings::clocks::{monotonic_clock, wall_clock};
 use wasmtime_wasi::p2::bindings::random::{insecure, insecure_seed, random};
-use wasmtime_wasi::p2::bindings::{cli, filesystem, sockets, sync};
+use wasmtime_wasi::p2::bindings::{cli, filesystem, sockets};
 use wasmtime_wasi::p2::{DynPollable, OutputStream, Pollable, StreamResult, subscribe};
 use wasmtime_wasi::sockets::{WasiSockets, WasiSocketsView as _};
 use wasmtime_wasi::{WasiCtx, WasiView as _, async_trait};
+use wasmtime_wasi_io::bindings::wasi::io;
 
 use super::guest::{Guest, cut};
 
@@ -31,9 +35,9 @@ pub(super) fn add_to_linker(l: &mut Linker<Guest>) -> Result<()> {
     insecure::add_to_linker::<Guest, HasSelf<Guest>>(l, |guest| guest)?;
     insecure_seed::add_to_linker::<Guest, HasSelf<Guest>>(l, |guest| guest)?;
 
-    sync::io::error::add_to_linker::<Guest, HasTable>(l, Guest::table)?;
-    sync::io::poll::add_to_linker::<Guest, HasTable>(l, Guest::table)?;
-    sync::io::streams::add_to_linker::<Guest, HasTable>(l, Guest::table)?;
+    io::error::add_to_linker::<Guest, HasTable>(l, Guest::table)?;
+    io::poll::add_to_linker::<Guest, HasTable>(l, Guest::table)?;
+    io::streams::add_to_linker::<Guest, HasTable>(l, Guest::table)?;
 
     cli::exit::add_to_linker::<Guest, WasiCli>(l, Guest::cli)?;
     cli::environment::add_to_linker::<Guest, WasiCli>(l, Guest::cli)?;
@@ -47,16 +51,16 @@ pub(super) fn add_to_linker(l: &mut Linker<Guest>) -> Result<()> {
     cli::terminal_stderr::add_to_linker::<Guest, WasiCli>(l, Guest::cli)?;
 
     filesystem::preopens::add_to_linker::<Guest, WasiFilesystem>(l, Guest::filesystem)?;
-    sync::filesystem::types::add_to_linker::<Guest, WasiFilesystem>(l, Guest::filesystem)?;
+    filesystem::types::add_to_linker::<Guest, WasiFilesystem>(l, Guest::filesystem)?;
 
     let network = sockets::network::LinkOptions::default();
     sockets::network::add_to_linker::<Guest, WasiSockets>(l, &network, Guest::sockets)?;
     sockets::instance_network::add_to_linker::<Guest, WasiSockets>(l, Guest::sockets)?;
     sockets::tcp_create_socket::add_to_linker::<Guest, WasiSockets>(l, Guest::sockets)?;
     sockets::ip_name_lookup::add_to_linker::<Guest, WasiSockets>(l, Guest::sockets)?;
-    sync::sockets::tcp::add_to_linker::<Guest, WasiSockets>(l, Guest::sockets)?;
-    sync::sockets::udp::add_to_linker::<Guest, WasiSockets>(l, Guest::sockets)?;
-    sync::sockets::udp_create_socket::add_to_linker::<Guest, WasiSockets>(l, Guest::sockets)
+    sockets::tcp::add_to_linker::<Guest, WasiSockets>(l, Guest::sockets)?;
+    sockets::udp::add_to_linker::<Guest, WasiSockets>(l, Guest::sockets)?;
+    sockets::udp_create_socket::add_to_linker::<Guest, WasiSockets>(l, Guest::sockets)
 }
 
 /// A context that holds nothing and allows nothing.
