@@ -67,9 +67,8 @@ impl Peer {
             let why = format!("another deploy of '{}' is under way on this node; wait for it", manifest.name);
             return self.fail(asker, FaultKind::Conflict, why, effects);
         }
-        if !self.may_write_catalog() {
-            let why = "this node is still catching up with its own catalog; try again in a moment";
-            return self.fail(asker, FaultKind::Busy { retry_after_ms: 500 }, why, effects);
+        if let Some((kind, why)) = self.speaks_of_no_facts() {
+            return self.fail(asker, kind, why, effects);
         }
         if let Some(path) = unresolved_module(&manifest) {
             let why = format!(
@@ -106,14 +105,29 @@ impl Peer {
         }
     }
 
+    /// Why this node makes no fact now, if so: it may not know what stands, and would contradict it.
+    pub(super) fn speaks_of_no_facts(&self) -> Option<(FaultKind, String)> {
+        if let Some(node) = self.catalog.damaged() {
+            let why = format!(
+                "the catalog log of node {node} is damaged on this node's disk, so it does not know all that stands; ask \
+                 another node, and restore the data folder"
+            );
+            return Some((FaultKind::Unavailable, why));
+        }
+        if self.may_write_catalog() {
+            return None;
+        }
+        let why = "this node is still catching up with its own catalog; try again in a moment";
+        Some((FaultKind::Busy { retry_after_ms: 500 }, String::from(why)))
+    }
+
     pub(super) fn remove(&mut self, asker: Asker, pipeline: Name, effects: &mut Effects) {
         if self.busy_with(&pipeline) {
             let why = format!("a deploy of '{pipeline}' is under way on this node; wait for it");
             return self.fail(asker, FaultKind::Conflict, why, effects);
         }
-        if !self.may_write_catalog() {
-            let why = "this node is still catching up with its own catalog; try again in a moment";
-            return self.fail(asker, FaultKind::Busy { retry_after_ms: 500 }, why, effects);
+        if let Some((kind, why)) = self.speaks_of_no_facts() {
+            return self.fail(asker, kind, why, effects);
         }
         match self.catalog.facts().pipelines().get(&pipeline) {
             None => {

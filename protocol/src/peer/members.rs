@@ -178,9 +178,8 @@ impl Peer {
 
     /// Writes a fact that a client waits for.
     fn tell(&mut self, asker: Asker, entry: CatalogEntry, what: Told, effects: &mut Effects) {
-        if !self.may_write_catalog() {
-            let why = "this node is still catching up with its own catalog; try again in a moment";
-            return self.fail(asker, FaultKind::Busy { retry_after_ms: 500 }, why, effects);
+        if let Some((kind, why)) = self.speaks_of_no_facts() {
+            return self.fail(asker, kind, why, effects);
         }
         let seq = self.catalog.next_reference().seq;
         self.append_fact(entry, effects);
