@@ -7,6 +7,8 @@
 //! `cargo run --release -p dunlin-operators --example forecast_speed [events [horizon [model …]]]`
 #![allow(clippy::unwrap_used, reason = "a measurement that cannot run may stop")]
 
+mod measure;
+
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -18,6 +20,8 @@ use dunlin_protocol::event::{Event, Placed};
 use dunlin_protocol::id::{Epoch, EventId, LogId, Seq};
 use dunlin_protocol::pipeline::manifest::{ForecastSpec, Horizon};
 use dunlin_protocol::time::Time;
+
+use measure::processor_seconds;
 
 const HOUR: u64 = 3_600_000;
 const KEYS: u64 = 8;
@@ -41,13 +45,6 @@ fn stream(n: u32) -> Vec<Invoked> {
         }
     };
     (0..n).map(&mut one).collect()
-}
-
-/// What this thread has used of a processor, where the system says so (other work on the machine
-/// does not count).
-fn processor_seconds() -> Option<f64> {
-    let text = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
-    text.split(' ').next()?.parse::<f64>().ok().map(|nanos| nanos / 1e9)
 }
 
 fn main() {

@@ -4,6 +4,8 @@
 //! `cargo run --release -p dunlin-operators --example learn_speed [events [batch]]`
 #![allow(clippy::unwrap_used, reason = "a measurement that cannot run may stop")]
 
+mod measure;
+
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -15,6 +17,8 @@ use dunlin_protocol::event::{Event, Placed};
 use dunlin_protocol::id::{Epoch, EventId, LogId, Seq};
 use dunlin_protocol::pipeline::manifest::{F64, Label, LearnSpec};
 use dunlin_protocol::time::{Span, Time};
+
+use measure::processor_seconds;
 
 const HOUR: u64 = 3_600_000;
 const FLIGHTS: u64 = 800;
@@ -44,13 +48,6 @@ fn stream(n: u32) -> Vec<Invoked> {
         Invoked { input: 0, step: None, placed: Placed { id, event } }
     };
     (0..n).map(&mut one).collect()
-}
-
-/// What this thread has used of a processor, where the system says so (other work on the machine
-/// does not count).
-fn processor_seconds() -> Option<f64> {
-    let text = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
-    text.split(' ').next()?.parse::<f64>().ok().map(|nanos| nanos / 1e9)
 }
 
 fn main() {

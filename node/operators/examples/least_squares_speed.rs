@@ -7,22 +7,20 @@
 //! `cargo run --release -p dunlin-operators --example least_squares_speed [rows]`
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a measurement that cannot run may stop")]
 
+mod measure;
+
 use std::collections::VecDeque;
 use std::time::Instant;
 
 use dunlin_operators::forecast::Rls;
+
+use measure::processor_seconds;
 
 const INPUTS: usize = 27;
 
 fn noise(i: u64) -> f64 {
     let mixed = (i ^ (i >> 31)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     (mixed >> 11) as f64 / (1u64 << 53) as f64 - 0.5
-}
-
-/// What this thread has used of a processor, where the system says so.
-fn processor_seconds() -> Option<f64> {
-    let text = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
-    text.split(' ').next()?.parse::<f64>().ok().map(|nanos| nanos / 1e9)
 }
 
 fn measure(rows: usize, horizons: usize) {

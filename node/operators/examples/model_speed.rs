@@ -10,6 +10,8 @@
 //! runs it beside River.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a measurement that cannot run may stop")]
 
+mod measure;
+
 use std::time::Instant;
 
 use dunlin_operators::forecast::Rls;
@@ -28,6 +30,8 @@ use dunlin_operators::models::state::Kept;
 use dunlin_operators::models::tree_classifier::TreeClassifier;
 use dunlin_operators::models::tree_regressor::TreeRegressor;
 
+use measure::processor_seconds;
+
 const INPUTS: usize = 27;
 /// Different rows; they come again and again.
 const ROWS: usize = 4096;
@@ -40,12 +44,6 @@ fn noise(seed: u64) -> f64 {
     mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     ((mixed ^ (mixed >> 31)) >> 11) as f64 / (1u64 << 52) as f64 - 1.0
-}
-
-/// What this thread has used of a processor, where the system says so.
-fn processor_seconds() -> Option<f64> {
-    let text = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
-    text.split(' ').next()?.parse::<f64>().ok().map(|nanos| nanos / 1e9)
 }
 
 struct Speed {
