@@ -2,6 +2,7 @@
 //! same records are there, whatever the order in which they came.
 
 use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::vec::Vec;
 
 use super::catalog::{CatalogEntry, CatalogRef, NodeFacts, Removal};
 use super::lineage::{Current, Known, Lineage};
@@ -92,17 +93,23 @@ impl Facts {
         self.removals.contains_key(node)
     }
 
-    /// The node that takes over a share of a unit from this one, which was given up. None: nobody was there.
+    /// The node that takes over a share of a unit from this one, which was given up: the one that its removal
+    /// names, or whoever takes over from that one in turn. Removals written on both sides of a cut may name each
+    /// other's nodes; those of a ring count as one, so that all of them have the same heir. None: nobody is left.
     pub fn heir(&self, node: &NodeId, pipeline: &Name, unit: &UnitId, share: u16) -> Option<NodeId> {
+        let named = |gone: &NodeId| {
+            let (_, removal) = self.removals.get(gone)?;
+            Some(removal.homes.get(pipeline).and_then(|units| units.get(unit)).unwrap_or(&removal.others))
+        };
         let mut at = *node;
-        let mut passed = BTreeSet::new();
-        while let Some((_, removal)) = self.removals.get(&at) {
-            // Two facts may name each other's node.
-            if !passed.insert(at) {
-                return None;
-            }
-            let named = removal.homes.get(pipeline).and_then(|units| units.get(unit));
-            at = heaviest(pipeline, unit, share, named.unwrap_or(&removal.others))?;
+        let mut passed: Vec<BTreeSet<NodeId>> = Vec::new();
+        while self.is_removed(&at) {
+            let ring = passed.iter().position(|ring| ring.contains(&at)).unwrap_or(passed.len());
+            let mut ring: BTreeSet<NodeId> = passed.drain(ring..).flatten().collect();
+            ring.insert(at);
+            let named = ring.iter().filter_map(named).flatten().filter(|node| !ring.contains(node));
+            at = heaviest(pipeline, unit, share, named.copied())?;
+            passed.push(ring);
         }
         Some(at)
     }

@@ -73,9 +73,14 @@ fn weight(pipeline: &Name, unit: &Unit, share: usize, node: NodeId) -> Digest {
 }
 
 /// The node among these to which a share goes when all have room for it.
-pub(super) fn heaviest(pipeline: &Name, unit: &UnitId, share: u16, nodes: &[NodeId]) -> Option<NodeId> {
+pub(super) fn heaviest(
+    pipeline: &Name,
+    unit: &UnitId,
+    share: u16,
+    nodes: impl Iterator<Item = NodeId>,
+) -> Option<NodeId> {
     let weight = |node: NodeId| Digest::of(&codec::encode(&("dunlin heir 1", pipeline, unit, share, node)));
-    nodes.iter().copied().max_by_key(|node| weight(*node))
+    nodes.max_by_key(|node| weight(*node))
 }
 
 /// The nodes among these that may be given this unit's work. The error is a sentence for the user.

@@ -416,12 +416,42 @@ fn who_takes_over_may_be_given_up_in_turn() {
     mesh.settle();
     let homes = mesh.written("Stage count");
     assert!(homes.len() == 2 && homes.iter().all(|(_, node)| *node == ids(b)), "{homes:?}");
-    // Two who name each other leave nobody, and nothing hangs.
-    let mut mesh = Mesh::new();
-    mesh.deploy(0, BASE);
-    mesh.give_up(b, ids(gone), ids(a));
-    mesh.give_up(b, ids(a), ids(gone));
-    mesh.settle();
-    let facts = mesh.catalogs[0].facts();
-    assert_eq!(facts.heir(&ids(gone), &name("p"), &dead.unit, 0), None);
+}
+
+#[test]
+fn two_sides_of_a_cut_that_give_each_other_up_leave_their_shares_to_who_is_left() {
+    for anybody in [true, false] {
+        let mut mesh = Mesh::new();
+        mesh.deploy(0, BASE);
+        let dead = mesh.line("Stage count", 0).clone();
+        let gone = index_of(dead.node);
+        let (a, b) = ((gone + 1) % 3, (gone + 2) % 3);
+        let ids = |at: usize| node(at as u8 + 1);
+        let give_up = |mesh: &mut Mesh, it: usize, heirs: &[usize]| {
+            let others = heirs.iter().map(|at| ids(*at)).collect();
+            let removal = crate::mesh::catalog::Removal { others, ..Default::default() };
+            mesh.say(b, CatalogEntry::NodeRemoved { node: ids(it), removal });
+            mesh.settle();
+        };
+        // Each side names the other's node, and one of them the third.
+        let third: &[usize] = if anybody { &[b] } else { &[] };
+        give_up(&mut mesh, gone, &[a]);
+        give_up(&mut mesh, a, &[&[gone], third].concat());
+        let facts = mesh.catalogs[0].facts();
+        for at in [gone, a] {
+            let left = facts.heir(&ids(at), &name("p"), &dead.unit, dead_share(&dead));
+            assert_eq!(left, anybody.then_some(ids(b)));
+        }
+        if anybody {
+            let homes = mesh.written("Stage count");
+            assert!(homes.len() == 2 && homes.iter().all(|(_, node)| *node == ids(b)), "{homes:?}");
+        }
+    }
+}
+
+fn dead_share(line: &Line) -> u16 {
+    match line.share {
+        Share::Slots { index, .. } => index,
+        _ => panic!("{line:?} has no slots"),
+    }
 }
