@@ -27,6 +27,10 @@ pub struct Ahead {
 
 /// A quiet edge repeats its credit this seldom.
 const QUIET_REPEAT: Span = Span(15_000);
+/// Less than this is not told by itself more often than so: what an edge carries a trickle on would cost as
+/// many messages back. The writer has credit for much more, and the next beat tells the rest.
+const WORTH_TELLING: u64 = 32 << 10;
+const TRICKLE_EVERY: Span = Span(100);
 
 #[derive(Debug)]
 pub struct Reader {
@@ -211,7 +215,9 @@ impl Reader {
         self.held = self.held.saturating_sub(bytes);
         self.committed = committed;
         // Worth a message once a quarter of the window is free again, or all that came is done.
-        let worth = self.untold >= EDGE_CREDIT_BYTES / 4 || self.held == 0;
+        let lately = self.said_at.is_some_and(|at| now.since(at) < TRICKLE_EVERY);
+        let done = self.held == 0 && (self.untold >= WORTH_TELLING || !lately);
+        let worth = self.untold >= EDGE_CREDIT_BYTES / 4 || done;
         (self.live && worth).then(|| self.credit(now))
     }
 
