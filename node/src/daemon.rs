@@ -207,7 +207,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
 
     tokio::select! {
         _ = opened.wait_for(|open| *open) => {}
-        ended = &mut driving => return Err(broken(ended.err())),
+        ended = &mut driving => return Err(ended_early(ended)),
         () = signals.stopped() => {}
     }
     let ready = json!({
@@ -221,12 +221,12 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
 
     tokio::select! {
         () = signals.stopped() => {}
-        ended = &mut driving => return Err(broken(ended.err())),
+        ended = &mut driving => return Err(ended_early(ended)),
     }
     tracing::info!("stopping");
     stop.send_replace(true);
     doors.close();
-    let mut rooms = driving.await.map_err(|error| broken(Some(error)))?;
+    let (mut rooms, _) = driving.await.map_err(|error| broken(Some(error)))?;
     rooms.connectors.stop_all();
     let _ = tokio::time::timeout(STOP_DEADLINE, http).await;
     let _ = tokio::time::timeout(STOP_DEADLINE, rooms.functions.stop()).await;
@@ -267,6 +267,12 @@ async fn membership(settings: &Settings, folder: &Path, identity: &Identity) -> 
             }
         }
         return Ok(mesh);
+    }
+    if data_folder::holds_logs(folder) {
+        bail!(
+            "{} holds a node's logs, but the file 'mesh', which says what mesh it is a member of and by what key, is missing: put it back, or start with an empty folder and a token",
+            folder.display()
+        );
     }
     match &settings.join {
         Some(token) => Ok(network::join(token, identity).await?),
@@ -310,6 +316,15 @@ async fn bind_http(settings: &Settings, folder: &Path) -> anyhow::Result<TcpList
 
 fn seed_of(identity: &Identity) -> [u8; 32] {
     *blake3::keyed_hash(&identity.to_bytes(), b"dunlin functions").as_bytes()
+}
+
+/// Nobody asked the node to end.
+fn ended_early(ended: Result<(Rooms, Option<String>), tokio::task::JoinError>) -> anyhow::Error {
+    match ended {
+        Ok((_, Some(why))) => anyhow!(why),
+        Ok((_, None)) => broken(None),
+        Err(error) => broken(Some(error)),
+    }
 }
 
 fn broken(error: Option<tokio::task::JoinError>) -> anyhow::Error {

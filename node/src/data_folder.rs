@@ -205,6 +205,11 @@ pub fn read_identity(folder: &Path) -> Result<[u8; 32], DataFolderError> {
     }
 }
 
+/// Whether a node has lived here.
+pub fn holds_logs(folder: &Path) -> bool {
+    fs::read_dir(folder.join("logs")).is_ok_and(|mut logs| logs.next().is_some())
+}
+
 /// The mesh that the folder's node is a member of; none before it started or joined one.
 pub fn read_mesh(folder: &Path) -> Result<Option<Vec<u8>>, DataFolderError> {
     read_bytes(&folder.join(MESH_FILE))

@@ -119,6 +119,8 @@ pub struct Driver {
     /// Modules that a pipeline named since the start.
     were_named: BTreeSet<Digest>,
     voice: Voice,
+    /// Why the node is not to go on.
+    ended: Option<String>,
 }
 
 impl Driver {
@@ -138,6 +140,7 @@ impl Driver {
             collected: Instant::now(),
             were_named: BTreeSet::new(),
             voice: Voice::default(),
+            ended: None,
         }
     }
 
@@ -146,9 +149,13 @@ impl Driver {
         self.handle(input);
     }
 
-    /// Until told to stop; gives the rooms back, to be closed in order. `open` becomes true once the
-    /// node serves.
-    pub async fn run(mut self, mut stop: watch::Receiver<bool>, open: watch::Sender<bool>) -> Rooms {
+    /// Until told to stop, or until the core says why the node is not to go on; gives the rooms back, to be
+    /// closed in order. `open` becomes true once the node serves.
+    pub async fn run(
+        mut self,
+        mut stop: watch::Receiver<bool>,
+        open: watch::Sender<bool>,
+    ) -> (Rooms, Option<String>) {
         self.admit();
         self.handle(Input::Start);
         let mut measure = tokio::time::interval(MEASURE_EVERY);
@@ -166,7 +173,7 @@ impl Driver {
             set_for = next;
             tokio::select! {
                 biased;
-                _ = stop.wait_for(|stop| *stop) => return self.rooms,
+                _ = stop.wait_for(|stop| *stop) => return (self.rooms, None),
                 () = &mut timer, if next.is_some() => {
                     // It has to be set again, should the clock say that nothing is due yet.
                     set_for = None;
@@ -174,9 +181,12 @@ impl Driver {
                 }
                 input = self.inbox.recv() => match input {
                     Some(input) => self.take(input),
-                    None => return self.rooms,
+                    None => return (self.rooms, None),
                 },
                 _ = measure.tick() => self.measure(),
+            }
+            if let Some(why) = self.ended.take() {
+                return (self.rooms, Some(why));
             }
         }
     }
@@ -356,6 +366,7 @@ impl Driver {
             Effect::FetchModule { digest, holders } => rooms.network.fetch_module(digest, holders),
             Effect::StartConnector { log, stream, next } => rooms.connectors.start(log, stream, next),
             Effect::StopConnector { log } => rooms.connectors.stop(log),
+            Effect::Stop { why } => self.ended = Some(why),
             Effect::Report(report) => {
                 rooms.metrics.count(report.what, 1);
                 self.voice.say(self.clock.now(), &report);

@@ -184,6 +184,7 @@ fn weight(input: &Input) -> usize {
         | Input::Connected { .. }
         | Input::Disconnected { .. }
         | Input::Admitted { .. }
+        | Input::SaidRemoved { .. }
         | Input::TapCredit { .. }
         | Input::Cancelled { .. }
         | Input::Persisted { .. }

@@ -61,6 +61,10 @@ pub enum Input {
     Admitted {
         node: NodeId,
     },
+    /// This other node would not hear this one: it says that this one was removed from the mesh.
+    SaidRemoved {
+        by: NodeId,
+    },
     Request {
         id: RequestId,
         request: Request,
@@ -277,6 +281,10 @@ pub enum Effect {
     },
     StopConnector {
         log: LogId,
+    },
+    /// This node is no member any more: the process ends with this sentence. Nothing is to be written or served.
+    Stop {
+        why: String,
     },
     Report(Report),
 }

@@ -440,6 +440,9 @@ fn files_that_say_who_a_node_is_are_never_made_up() {
         }
     }
     let patient = Patient::new();
+    fs::remove_file(patient.data.join("mesh")).unwrap();
+    refuses_to_start(&patient.data, "no mesh", "the file 'mesh'");
+    let patient = Patient::new();
     fs::write(patient.data.join("format"), "dunlin data 999\n").unwrap();
     refuses_to_start(&patient.data, "a newer format", "in format 999");
     // One copy of a log's name is enough; without both it is said.

@@ -185,6 +185,31 @@ fn letters_are_replayed_and_dropped_once_from_any_node() {
 }
 
 #[test]
+fn letters_that_a_damaged_log_holds_are_missed() {
+    let mut mesh = Mesh::of(1);
+    let outside = Outside::start();
+    mesh.deploy(&picky(&outside.url));
+    let file = mesh.write("line.jsonl", "{\"k\":\"K\",\"n\":3}\n");
+    mesh[0].cli(&["publish", "picky/events", &file]).ok();
+    let found = wait_for("a letter", 60, || Some(letters(&mesh[0])).filter(|all| !all.is_empty()));
+    let id = found[0]["id"].as_str().unwrap();
+    let (log, _) = id.split_once('.').unwrap();
+    mesh[0].kill();
+    let folder = mesh[0].data().join("logs").join(log);
+    let mut files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let segment = files.find(|path| path.extension().is_some_and(|it| it == "seg")).unwrap();
+    let mut bytes = std::fs::read(&segment).unwrap();
+    bytes[0] ^= 1;
+    std::fs::write(&segment, bytes).unwrap();
+    mesh[0].start();
+    for words in [&["list"][..], &["show", id], &["replay"], &["drop"], &["drop", id]] {
+        let answer = mesh[0].cli(&[&["dead-letters", "picky"], words].concat());
+        assert_eq!(answer.code, Some(1), "{words:?}: {answer:?}");
+        assert!(answer.stderr.contains(&mesh[0].id), "{words:?}: {answer:?}");
+    }
+}
+
+#[test]
 fn wrong_letters_get_a_sentence() {
     let mesh = Mesh::of(1);
     let outside = Outside::start();

@@ -20,6 +20,8 @@ fn a_full_disk_is_said_and_the_node_goes_on_when_there_is_space() {
     let file = folder.path().join("pipeline.toml");
     fs::write(&file, pipeline("full", "")).unwrap();
     node.cli(&["deploy", &file.display().to_string()]).ok();
+    fs::write(&file, pipeline("later", "")).unwrap();
+    node.cli(&["deploy", &file.display().to_string()]).ok();
     let mut ledger = Ledger::over(11);
     let first = folder.path().join("first.jsonl");
     fs::write(&first, ledger.write(0, 1000)).unwrap();
@@ -40,7 +42,24 @@ fn a_full_disk_is_said_and_the_node_goes_on_when_there_is_space() {
     assert!(refused.stderr.contains("disk") || refused.stderr.contains("space"), "{refused:?}");
     assert_eq!(node.get("/healthz").status, 200, "it lives");
 
+    // A stream that was never written here: its log cannot be born, and whoever waits for that is told.
+    let filled = folder.path().join("small/filled");
+    let mut filling = fs::File::create(&filled).unwrap();
+    while std::io::Write::write_all(&mut filling, &[1; 512]).is_ok() {}
+    let line = folder.path().join("line.jsonl");
+    fs::write(&line, "{\"k\":\"K1\",\"n\":1}\n").unwrap();
+    let line = line.display().to_string();
+    let unborn = node.cli(&["publish", "later/events", &line]);
+    assert_eq!(unborn.code, Some(1), "{unborn:?}");
+    assert!(unborn.stderr.contains("is full and nothing of this request was kept"), "{unborn:?}");
+
+    fs::remove_file(&filled).unwrap();
     fs::remove_file(&ballast).unwrap();
+    wait_for("the other stream is taken too", 60, || {
+        let published = node.cli(&["publish", "later/events", &line]);
+        (published.code == Some(0)).then_some(())
+    });
+    assert_eq!(node.tail("later/events").len(), 1);
     wait_for("publishing goes on", 60, || {
         let output = node.cli(&words);
         (output.code == Some(0)).then(|| assert_eq!(number(&output.json()["rejected"]), 0))

@@ -78,9 +78,15 @@ fn what_lived_on_a_node_that_is_gone_starts_anew_and_its_identity_is_refused_for
     // A tail waits for nothing of it.
     mesh[0].cli(&["tail", "lost/ordered", "--limit", "5"]).ok();
 
-    // It comes back: nobody listens to it, whatever it says, also after everybody has started anew.
+    // It comes back: it is told, and ends rather than take what nobody would ever read.
     mesh[2].launch();
-    wait_for("it is told", 60, || mesh[2].logged().contains("was removed from the mesh").then_some(()));
+    let ended = mesh[2].wait_until_ended();
+    assert_eq!(ended.code(), Some(1), "{}", mesh[2].logged());
+    assert!(
+        mesh[2].logged().contains("start it with an empty data folder and a token"),
+        "{}",
+        mesh[2].logged()
+    );
     mesh[0].stop();
     mesh[1].stop();
     mesh[0].launch();
@@ -92,10 +98,10 @@ fn what_lived_on_a_node_that_is_gone_starts_anew_and_its_identity_is_refused_for
         assert_eq!(state_of(&mesh[at], &gone), None);
         assert_eq!(mesh[at].status()["peers"], 1);
     }
-    // Not even by a token.
-    mesh[2].kill();
+    // Not even by a token, when all that it has left is its identity.
     let token = mesh[0].token();
     std::fs::remove_file(mesh[2].data().join("mesh")).unwrap();
+    std::fs::remove_dir_all(mesh[2].data().join("logs")).unwrap();
     let refused = joins(mesh[2].data(), &token);
     assert_eq!(refused.code, Some(1), "{refused:?}");
     assert!(refused.stderr.contains("was removed from the mesh"), "{refused:?}");

@@ -56,7 +56,7 @@ fn list(client: &dyn Client, pipeline: Name, limit: u32, out: &Output) -> anyhow
         out.table(&["ID", "STAGE", "ATTEMPTS", "KEY", "REASON"], letters.map(row).collect())?;
     }
     for node in &missed {
-        not_reached(node, "it did not answer");
+        not_reached(node, "it did not answer, or the disk there is damaged (see 'dunlin show')");
     }
     if missed.is_empty() { Ok(()) } else { Err(Said.into()) }
 }
@@ -66,7 +66,7 @@ fn show(client: &dyn Client, pipeline: Name, id: LetterId, out: &Output) -> anyh
     match (letters.first(), missed.first()) {
         (Some(letter), _) => out.object(&DeadLetterJson::from(letter)),
         (None, Some(node)) => Err(anyhow::anyhow!(
-            "no node that answered has dead letter {id}, and node {node} may have it: ask again when it is back"
+            "no node that answered has dead letter {id}, and node {node} may have it, which does not answer or has a damaged disk (see 'dunlin show'): ask again when it is back"
         )),
         (None, None) => Err(anyhow::anyhow!(
             "there is no dead letter {id}: 'dunlin dead-letters PIPELINE list' prints those there are"

@@ -14,7 +14,7 @@ use dunlin_protocol::effect::Input;
 use dunlin_protocol::id::NodeId;
 use dunlin_protocol::limits::NODES_MAX;
 use dunlin_protocol::mesh::roll::Roll;
-use dunlin_protocol::wire::handshake::Role;
+use dunlin_protocol::wire::handshake::{Refusal, Role};
 use futures::StreamExt as _;
 use libp2p::multiaddr::Protocol;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
@@ -494,6 +494,10 @@ impl Hub {
                 let refused = matches!(error, HelloError::Refused(_) | HelloError::Refusal(_));
                 self.backoff(target, if refused { Backoff::on_refusal } else { Backoff::on_failure });
                 tracing::warn!(%node, "connection dropped: {error}");
+                if matches!(error, HelloError::Refused(why) if Refusal::says_removed(why)) {
+                    let inbox = self.inbox.clone();
+                    tokio::spawn(async move { inbox.send(Input::SaidRemoved { by: node }).await });
+                }
             }
             None => tracing::info!(%node, "stranger turned away: {error}"),
         }

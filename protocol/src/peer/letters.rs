@@ -3,6 +3,7 @@
 
 use alloc::collections::BTreeSet;
 use alloc::format;
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::questions::Wants;
@@ -14,6 +15,7 @@ use crate::id::{LetterId, LogId, Name};
 use crate::limits::{LETTERS_ANSWER_BYTES_MAX, REQUESTS_MAX};
 use crate::log::record::DeadLetter;
 use crate::mesh::catalog::LogName;
+use crate::pipeline::plan::Role;
 use crate::rpc::{DeadLetterStatus, Fault, FaultKind, LetterMove, LettersMoved, Question, Response};
 
 /// A request for letters of this node, under way in its actors.
@@ -42,6 +44,16 @@ impl Peer {
         let nodes = distinct(self.wiring.logs_of(pipeline).map(|(_, node)| node).chain([self.me]));
         let questions = nodes.into_iter().map(|node| (node, question.clone())).collect();
         self.gather(asker, wants, questions, effects);
+    }
+
+    /// Why this node cannot tell which letters of the pipeline it has: one that a damaged log holds is not to
+    /// pass for one that never was.
+    pub(super) fn unreadable_letters(&self, pipeline: &Name) -> Option<String> {
+        self.logs.iter().find_map(|(log, writer)| {
+            let LogName::Actor { pipeline: of, unit, .. } = &writer.name else { return None };
+            let damage = writer.damage.as_ref().filter(|_| of == pipeline && unit.role != Role::Source)?;
+            Some(format!("the log of '{}' there cannot be read (log {log}: {damage})", unit.name))
+        })
     }
 
     /// The letters of this node.

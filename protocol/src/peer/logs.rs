@@ -122,6 +122,9 @@ impl Peer {
         self.report(Level::Error, what, format!("log {log} from record {} on: {why}", seq.0), effects);
         self.troubles.insert(trouble_key(log), why.to_string());
         if let Some(node) = self.catalog_logs.get(&log).copied() {
+            if node == self.me {
+                self.fail_unopened(full, why, effects);
+            }
             return self.on_catalog_unwritten(node, why, effects);
         }
         let Some(writer) = self.logs.get_mut(&log) else { return };
@@ -130,6 +133,9 @@ impl Peer {
             self.on_commit_failed(log, why, effects);
         }
         self.fail_publishers(log, seq, full, why, effects);
+        if self.is_own_source(&log) {
+            self.fail_unopened(full, why, effects);
+        }
         // A source's idle mark may have been among what failed: it is due again.
         self.restless_actors.insert(log);
     }

@@ -68,6 +68,19 @@ impl Peer {
         }
     }
 
+    /// A member says that this node was given up. It cannot be heard in any mesh any more, so it must not
+    /// acknowledge either. Who was given up here is not listened to: of two that gave each other up, each goes
+    /// on without the other.
+    pub(super) fn on_said_removed(&mut self, by: NodeId, effects: &mut Effects) {
+        if self.catalog.facts().nodes().contains_key(&by) && !self.is_refused(by) {
+            let why = format!(
+                "this node was removed from the mesh for good ('dunlin nodes remove'), says node {by}: what its data folder holds is not read or written any more; start it with an empty data folder and a token"
+            );
+            self.report(Level::Error, "removed", why.clone(), effects);
+            effects.push(Effect::Stop { why });
+        }
+    }
+
     /// The door let a node in by a token: this node vouches for it.
     pub(super) fn on_admitted(&mut self, node: NodeId, effects: &mut Effects) {
         if self.admitted.len() < NODES_MAX && self.admitted.insert(node) {

@@ -313,6 +313,7 @@ impl Peer {
             Input::Disconnected { node } => self.on_disconnected(node, effects),
             Input::Message { from, message } => self.on_message(from, message, effects),
             Input::Admitted { node } => self.on_admitted(node, effects),
+            Input::SaidRemoved { by } => self.on_said_removed(by, effects),
             Input::Request { id, request } => self.on_request(id, request, effects),
             Input::TapCredit { id, bytes } => self.on_tap_credit(id, bytes, effects),
             Input::Cancelled { id } => self.on_cancelled(id, effects),

@@ -247,18 +247,30 @@ impl Peer {
         });
         let failed = source.failed(seq, pending);
         for Waiting { asker, .. } in failed {
-            let what = match full {
-                true => format!(
-                    "the disk of node {} is full and nothing of this request was kept; make space there and send it again",
-                    self.me
-                ),
-                false => format!(
-                    "the disk of node {} failed ({why}) and nothing of this request was kept; send it again once it is repaired",
-                    self.me
-                ),
-            };
-            self.fail(asker, FaultKind::Storage, what, effects);
+            self.not_kept(asker, full, why, effects);
         }
+    }
+
+    /// The disk did not take what opens a source log here: whoever waits for that is told. Those that wait for
+    /// another log wait no longer either; they ask again.
+    pub(super) fn fail_unopened(&mut self, full: bool, why: &str, effects: &mut Effects) {
+        for (asker, _) in core::mem::take(&mut self.unopened) {
+            self.not_kept(asker, full, why, effects);
+        }
+    }
+
+    fn not_kept(&mut self, asker: Asker, full: bool, why: &str, effects: &mut Effects) {
+        let what = match full {
+            true => format!(
+                "the disk of node {} is full and nothing of this request was kept; make space there and send it again",
+                self.me
+            ),
+            false => format!(
+                "the disk of node {} failed ({why}) and nothing of this request was kept; send it again once it is repaired",
+                self.me
+            ),
+        };
+        self.fail(asker, FaultKind::Storage, what, effects);
     }
 
     /// The request names a log of another node: it goes there, or is refused while that node is away.

@@ -263,6 +263,11 @@ impl Peer {
 
     pub(super) fn on_ask(&mut self, node: NodeId, ask: AskId, question: Question, effects: &mut Effects) {
         let asker = Asker::Node(node, ask);
+        if let Question::DeadLetters { pipeline, .. } | Question::MoveLetters { pipeline, .. } = &question
+            && let Some(why) = self.unreadable_letters(pipeline)
+        {
+            return self.fail(asker, FaultKind::Storage, why, effects);
+        }
         match question {
             Question::Actors { pipeline } => {
                 let reply = Reply::Actors(self.reports(pipeline.as_ref()));

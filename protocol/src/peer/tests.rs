@@ -200,6 +200,7 @@ impl Lone {
             | Effect::LookUp { .. }
             | Effect::Dial { .. }
             | Effect::Disconnect { .. }
+            | Effect::Stop { .. }
             | Effect::FetchModule { .. } => panic!("a lone node wants {effect:?}"),
         }
     }

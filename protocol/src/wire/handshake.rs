@@ -6,7 +6,7 @@
 //! The judging is pure; `node/src/network/hello.rs` only moves the bytes.
 
 use alloc::collections::BTreeSet;
-use alloc::string::String;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt;
 
@@ -330,10 +330,16 @@ pub enum Refusal {
     Removed,
 }
 
+impl Refusal {
+    /// Whether the other side's sentence says that this node was removed.
+    pub fn says_removed(why: &str) -> bool {
+        why == Refusal::Removed.to_string()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use alloc::string::ToString;
     use alloc::vec;
 
     const ME: NodeId = NodeId([1; 32]);

@@ -147,6 +147,8 @@ impl World {
                 self.input_after(node, soon, Input::ModuleHeld { digest });
             }
             Effect::StartConnector { .. } | Effect::StopConnector { .. } => {}
+            // Nobody is told here that it was removed: who was given up is dead.
+            Effect::Stop { why } => self.errors.push(format!("n{node} stops: {why}")),
             Effect::Report(report) => self.report(node, report),
         }
     }

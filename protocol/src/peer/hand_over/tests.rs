@@ -152,6 +152,7 @@ impl Lone {
             | Effect::Send { .. }
             | Effect::Dial { .. }
             | Effect::Disconnect { .. }
+            | Effect::Stop { .. }
             | Effect::FetchModule { .. }
             | Effect::StartConnector { .. }
             | Effect::StopConnector { .. }
