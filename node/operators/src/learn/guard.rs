@@ -1,4 +1,5 @@
-//! The safety floor: the combination speaks only while it has lately earned more than the naive line.
+//! The safety floor: the combination speaks only while it has lately earned more than the naive line,
+//! or hardly less.
 //!
 //! Weights alone cannot promise that: on a random walk every expert costs a little, and what was
 //! learned on one level is far off on the next. So the losses of what the combination says, heard or
@@ -12,8 +13,9 @@ const DISCOUNT: f64 = 0.9995;
 /// than harm: where values jump, one lucky word would pay for many that are far off.
 const GAIN_MAX: f64 = 8.0;
 const COST_MAX: f64 = 100.0;
-/// What the combination must be ahead until it speaks.
-const AHEAD: f64 = 0.0;
+/// What the combination may be behind and speak still: this part of what the naive line lost, a quarter of
+/// what is promised. Else one early loss would silence for long what earns ever after.
+const BEHIND: f64 = 0.005;
 /// Mean losses of the naive line that the combination goes from it at most.
 const REACH: f64 = 8.0;
 /// Outcomes that the mean loss remembers.
@@ -30,7 +32,9 @@ pub struct Guard {
 
 impl Guard {
     pub fn speaks(&self) -> bool {
-        self.ahead > AHEAD
+        // Where the naive line never erred there is nothing to gain.
+        let lost = if self.unit > 0.0 { self.seen.min(MEMORY) as f64 } else { 0.0 };
+        self.ahead > -BEHIND * lost
     }
 
     /// How far from the naive line the combination may go: what is far beyond all that happens lately
@@ -71,6 +75,22 @@ mod tests {
         assert!(guard.speaks());
         guard.learn(0.0, f64::NAN);
         assert!(guard.ahead < 500.0 && guard.ahead.is_finite());
+    }
+
+    #[test]
+    fn what_is_hardly_behind_speaks_and_what_costs_is_silenced() {
+        let mut guard = Guard::default();
+        (0..1000).for_each(|_| guard.learn(1.0, 1.0));
+        guard.learn(1.0, 4.0);
+        assert!(guard.speaks());
+        guard.learn(1.0, 4.0);
+        assert!(!guard.speaks());
+        let (mut heard, mut cost) = (Guard::default(), 0.0);
+        for _ in 0..10_000 {
+            cost += if heard.speaks() { 0.1 } else { 0.0 };
+            heard.learn(1.0, 1.1);
+        }
+        assert!(cost < 0.01 * 10_000.0, "{cost}");
     }
 
     #[test]
