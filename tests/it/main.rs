@@ -39,6 +39,7 @@ mod lost_tail;
 mod old_formats;
 mod ready;
 mod redeploy;
+mod report;
 mod restart;
 mod rivals;
 mod strangers;

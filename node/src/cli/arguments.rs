@@ -57,6 +57,8 @@ pub enum Command {
     State(StateArguments),
     /// Events that a pipeline could not take
     DeadLetters(DeadLettersArguments),
+    /// Draw what a learning stage said and what came true: an HTML file
+    Report(ReportArguments),
     /// Measure this build: an open-loop load driver with nodes of its own
     Bench(BenchArguments),
     /// Print completions for a shell
@@ -191,6 +193,16 @@ pub struct StateArguments {
     /// Keys to list
     #[arg(long, default_value_t = 1000, value_name = "N")]
     pub limit: u32,
+}
+
+#[derive(Debug, Args)]
+pub struct ReportArguments {
+    /// PIPELINE/STAGE
+    #[arg(value_parser = place)]
+    pub stage: Place,
+    /// The file to write
+    #[arg(long, default_value = "report.html", value_name = "FILE")]
+    pub out: PathBuf,
 }
 
 #[derive(Debug, Args)]

@@ -17,6 +17,7 @@ mod mesh_client;
 mod nodes;
 mod output;
 mod publish;
+mod report;
 mod tail;
 mod token;
 
@@ -112,6 +113,7 @@ fn carry_out(invocation: Invocation, wiring: &Wiring) -> anyhow::Result<()> {
         Command::Remove { pipeline } => inspect::remove(&*connect()?, pipeline, &out),
         Command::State(arguments) => inspect::state(&*connect()?, arguments, &out),
         Command::DeadLetters(arguments) => letters::dead_letters(&*connect()?, arguments, &out),
+        Command::Report(arguments) => report::report(&*connect()?, &arguments, &out),
         Command::Deploy { file } => deploy::deploy(&*connect()?, &file, &out),
         Command::Publish(arguments) => publish::publish(&*connect()?, arguments, &out),
         Command::Tail(arguments) => tail::tail(&*connect()?, arguments, &out),

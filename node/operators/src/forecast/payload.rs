@@ -22,6 +22,9 @@ struct Line<'a> {
     due: Option<Vec<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     settled_at: Option<String>,
+    /// What the interval is to cover.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    interval: Option<f64>,
     forecast: Targets<'a>,
     weights: Weights<'a>,
 }
@@ -151,6 +154,7 @@ pub fn event(
         at: at.to_rfc3339(),
         due,
         settled_at: settled_at.map(|at| at.to_rfc3339()),
+        interval: settled_at.map(|_| settings.coverage),
         forecast: Targets(settings, said),
         weights: Weights(settings, said),
     };

@@ -261,6 +261,7 @@ impl Step<'_> {
         self.model.settle(self.settings, prediction, truth, places, self.journal);
         let settled = Settled {
             settled_at: self.event.time,
+            interval: self.settings.coverage,
             truth,
             happened: Model::happened(self.settings, prediction, truth),
             absolute_error: (truth - prediction.value).abs(),

@@ -46,6 +46,8 @@ impl Serialize for Weights<'_> {
 pub struct Settled {
     #[serde(serialize_with = "rfc3339")]
     pub settled_at: Time,
+    /// What the interval was to cover.
+    pub interval: f64,
     pub truth: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub happened: Option<bool>,
