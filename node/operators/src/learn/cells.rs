@@ -2,14 +2,12 @@
 //!
 //! A token is hashed into one of [`CELLS`] cells; two tokens in one cell share what they learn.
 
-use super::blocks::{Blocks, Entry};
-use super::classes::{self, CLASSES};
-use super::notes::Note;
+use super::classes::CLASSES;
 use super::pack::{self, Unpack};
-use super::store::Unreadable;
+use super::store::{self, Unreadable};
 use crate::operator::State;
 
-/// Cells of a share.
+/// Cells of a share; each is an entry of keyed state once it has learned.
 pub const CELLS: u16 = 32_768;
 /// Outcomes after which a cell's means forget like a window of that length.
 const MEMORY: f32 = 300.0;
@@ -19,25 +17,17 @@ const SHRINK: f64 = 8.0;
 /// The same, where what it is drawn to is known well.
 const DRAWN: f64 = 2.0;
 
-/// What a prediction reads is one line of a processor's cache, and what it does not read the next one.
 #[derive(Debug, Clone, PartialEq)]
-#[repr(C, align(64))]
 pub struct Cell {
     pub weights: [f32; CLASSES],
+    pub squares: [f32; CLASSES],
     n: f32,
     change: f32,
     rises: f32,
-    pub squares: [f32; CLASSES],
 }
 
 static EMPTY: Cell =
     Cell { weights: [0.0; CLASSES], squares: [0.0; CLASSES], n: 0.0, change: 0.0, rises: 0.0 };
-
-impl Default for Cell {
-    fn default() -> Cell {
-        EMPTY.clone()
-    }
-}
 
 impl Cell {
     pub fn learn(&mut self, change: f64, happened: bool) {
@@ -63,10 +53,6 @@ impl Cell {
         let n = f64::from(self.n);
         (f64::from(self.rises) * n + base * SHRINK) / (n + SHRINK)
     }
-}
-
-impl Entry for Cell {
-    const NAME: &'static str = "a cell";
 
     fn pack(&self, out: &mut Vec<u8>) {
         pack::singles(out, &self.weights);
@@ -74,51 +60,76 @@ impl Entry for Cell {
         pack::singles(out, &[self.n, self.change, self.rises]);
     }
 
-    fn unpack(from: &mut Unpack<'_>) -> Option<Cell> {
-        let mut cell = EMPTY.clone();
+    fn unpack(bytes: &[u8]) -> Option<Cell> {
+        let (mut from, mut cell) = (Unpack(bytes), EMPTY.clone());
         from.singles(&mut cell.weights)?;
         from.singles(&mut cell.squares)?;
         (cell.n, cell.change, cell.rises) = (from.single()?, from.single()?, from.single()?);
-        Some(cell)
+        from.0.is_empty().then_some(cell)
     }
 }
 
-/// The cells of a share.
-#[derive(Debug)]
-pub struct Cells(Blocks<Cell>);
+/// The cells of a share that are in memory.
+#[derive(Debug, Default)]
+pub struct Cells {
+    /// By number; all [`CELLS`] once one was asked for.
+    cells: Vec<Cell>,
+    known: Vec<Known>,
+    changed: Vec<u16>,
+}
 
-impl Default for Cells {
-    fn default() -> Cells {
-        Cells(Blocks::new(b'c', usize::from(CELLS)))
-    }
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Known {
+    No,
+    Read,
+    Changed,
 }
 
 impl Cells {
-    pub fn read(&mut self, state: &mut dyn State) -> Result<(), Unreadable> {
-        self.0.read(state)
-    }
-
-    pub fn write(&mut self, block: usize, state: &mut dyn State) {
-        self.0.write(block, state);
+    /// The cells with these numbers are in memory afterwards.
+    pub fn load(
+        &mut self,
+        numbers: impl Iterator<Item = u16>,
+        state: &mut dyn State,
+    ) -> Result<(), Unreadable> {
+        if self.cells.is_empty() {
+            self.cells.resize(usize::from(CELLS), EMPTY.clone());
+            self.known.resize(usize::from(CELLS), Known::No);
+        }
+        for number in numbers {
+            let at = usize::from(number);
+            if let (Some(known @ Known::No), Some(cell)) = (self.known.get_mut(at), self.cells.get_mut(at)) {
+                if let Some(bytes) = state.get(&store::cell_key(number)) {
+                    *cell = Cell::unpack(store::body(&bytes)?).ok_or_else(|| Unreadable::cut("a cell"))?;
+                }
+                *known = Known::Read;
+            }
+        }
+        Ok(())
     }
 
     pub fn get(&self, number: u16) -> &Cell {
-        self.0.get(number).unwrap_or(&EMPTY)
+        self.cells.get(usize::from(number)).unwrap_or(&EMPTY)
     }
 
-    /// What was noted, in the blocks that want it.
-    pub fn learn(&mut self, note: &Note<'_>, wants: impl Fn(usize) -> bool) {
-        for read in note.reads {
-            if let Some(cell) = self.0.change(*read, &wants) {
-                cell.learn(note.change, note.rose);
-            }
+    /// A loaded cell, to be changed.
+    pub fn change(&mut self, number: u16) -> Option<&mut Cell> {
+        let at = usize::from(number);
+        let known = self.known.get_mut(at)?;
+        if *known != Known::Changed {
+            *known = Known::Changed;
+            self.changed.push(number);
         }
-        for token in note.tokens {
-            let Some(cell) = self.0.change(*token, &wants) else { continue };
-            if let Some(slope) = &note.slope {
-                classes::step(cell, slope);
+        self.cells.get_mut(at)
+    }
+
+    pub fn flush(&mut self, state: &mut dyn State) {
+        for number in core::mem::take(&mut self.changed) {
+            let at = usize::from(number);
+            if let (Some(known), Some(cell)) = (self.known.get_mut(at), self.cells.get(at)) {
+                *known = Known::Read;
+                store::put(state, &store::cell_key(number), |out| cell.pack(out));
             }
-            cell.learn(note.change, note.rose);
         }
     }
 }
@@ -173,8 +184,8 @@ mod tests {
         cell.weights[3] = 0.1;
         let mut bytes = Vec::new();
         cell.pack(&mut bytes);
-        assert_eq!(Cell::unpack(&mut Unpack(&bytes)), Some(cell));
-        assert_eq!(Cell::unpack(&mut Unpack(&bytes[1..])), None);
+        assert_eq!(Cell::unpack(&bytes), Some(cell));
+        assert_eq!(Cell::unpack(&bytes[1..]), None);
     }
 
     #[test]

@@ -7,16 +7,16 @@ use dunlin_protocol::pipeline::manifest::{Label, LearnSpec};
 use dunlin_protocol::time::{Span, Time};
 use serde_json::{Map, Value};
 
-use super::cells::Cells;
+use super::cells::{Cells, behind};
+use super::classes::CLASSES;
 use super::keys::Keys;
 use super::lately::{Lately, Residual};
-use super::model::{Known, Model, Places};
-use super::notes::Note;
+use super::model::{Known, Model};
 use super::payload::{self, Settled};
 use super::prediction::Prediction;
 use super::row::{self, Context, Row};
 use super::settings::Settings;
-use super::store::{self, Cache, Journal, Unreadable};
+use super::store::{self, Cache, Unreadable};
 use crate::operator::{FromHead, Handled, Operator, State};
 
 /// Predictions of same-row labels that may wait in a share. Beyond: a prediction goes out and is
@@ -46,9 +46,7 @@ impl Operator for Learn {
         let mut handled = Handled::default();
         let Learn { settings, cache, row } = self;
         cache.read_model(settings, state).map_err(unreadable)?;
-        let Cache { model: Some(model), cells, lately, keys, journal, .. } = &mut *cache else {
-            return Ok(handled);
-        };
+        let Cache { model: Some(model), cells, lately, keys, .. } = &mut *cache else { return Ok(handled) };
         for (index, invoked) in batch.iter().enumerate() {
             let event = &invoked.placed.event;
             let cause = index as u32;
@@ -60,7 +58,6 @@ impl Operator for Learn {
                 cells,
                 lately,
                 keys,
-                journal,
                 row,
                 state: &mut *state,
                 event,
@@ -90,7 +87,6 @@ struct Step<'a> {
     cells: &'a mut Cells,
     lately: &'a mut Lately,
     keys: &'a mut Keys,
-    journal: &'a mut Journal,
     row: &'a mut Row,
     state: &'a mut dyn State,
     event: &'a Event,
@@ -210,20 +206,16 @@ impl Step<'_> {
     fn settle_label(&mut self, prediction: &Prediction, truth: f64) -> Result<(), Unreadable> {
         self.settle(prediction, truth)?;
         self.keys.open(&prediction.key, self.state)?.series.observe(prediction.due, truth);
-        self.model.observe_label(prediction, truth, self.journal);
+        self.model.observe_label(prediction, truth);
         Ok(())
     }
 
     /// The row's series has moved by so many units; its groups remember that.
     fn moved(&mut self, change: f64) {
         let at = self.event.time;
-        let residual = Some(Residual { of: at, at, short: change, long: change });
-        let groups: Vec<u16> = self.row.moves.iter().map(|moves| moves.from).collect();
-        if groups.is_empty() {
-            return;
+        for moves in &self.row.moves {
+            self.lately.learn(moves.from, Residual { of: at, at, short: change, long: change });
         }
-        let places = Places { cells: self.cells, lately: self.lately };
-        places.learn(&Note { residual, groups: &groups, ..Note::default() }, self.journal);
     }
 
     /// `now`: the value that this event brought; `before`: the one before it.
@@ -251,14 +243,21 @@ impl Step<'_> {
             path: last.is_some() && (settings.is_later() || !self.event.key.is_empty()),
         };
         self.row.fill(self.event, &self.payload, &context);
+        let encoded = self.row.encoded.iter().map(|(_, cell)| *cell);
+        let reads = each_class(&self.row.reads);
+        self.cells.load(self.row.tokens.iter().copied().chain(encoded).chain(reads), self.state)?;
+        let moves = self.row.moves.iter().flat_map(|moves| [moves.place, moves.from]);
+        self.lately.load(self.row.groups.iter().map(|(_, place)| *place).chain(moves), self.state)?;
         let known = Known { cells: self.cells, lately: self.lately };
         let prediction = self.model.predict(settings, ground, self.row, self.event.time, known);
         Ok(prediction)
     }
 
     fn settle(&mut self, prediction: &Prediction, truth: f64) -> Result<(), Unreadable> {
-        let places = Places { cells: self.cells, lately: self.lately };
-        self.model.settle(self.settings, prediction, truth, places, self.journal);
+        let tokens = prediction.tokens.iter().copied();
+        self.cells.load(tokens.chain(each_class(&prediction.reads)), self.state)?;
+        self.lately.load(prediction.groups.iter().copied(), self.state)?;
+        self.model.settle(self.settings, prediction, truth, self.cells, self.lately);
         let settled = Settled {
             settled_at: self.event.time,
             interval: self.settings.coverage,
@@ -276,4 +275,9 @@ impl Step<'_> {
     fn emit(&mut self, side: Option<u16>, event: Event) {
         self.out.push(FromHead { cause: self.cause, side, event });
     }
+}
+
+/// The cells of all classes behind each of these.
+fn each_class(first: &[u16]) -> impl Iterator<Item = u16> + '_ {
+    first.iter().flat_map(|first| (0..CLASSES).map(|class| behind(*first, class)))
 }

@@ -7,13 +7,13 @@
 //! when that is known too: what is unlike it now.
 
 use core::ops::Range;
+use std::collections::BTreeSet;
+use std::collections::btree_map::{BTreeMap, Entry};
 
 use dunlin_protocol::time::Time;
 
-use super::blocks::{Blocks, Entry};
-use super::notes::Note;
 use super::pack::{self, Unpack};
-use super::store::Unreadable;
+use super::store::{self, Unreadable};
 use crate::operator::State;
 
 /// Groups of a row at most.
@@ -43,12 +43,14 @@ pub struct Residual {
     pub long: f64,
 }
 
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 struct Left {
     at: Time,
     sums: [f64; SPANS],
     weights: [f64; SPANS],
 }
+
+const NOTHING: Left = Left { at: Time(0), sums: [0.0; SPANS], weights: [0.0; SPANS] };
 
 impl Left {
     fn fade(&self, at: Time) -> [f64; SPANS] {
@@ -78,10 +80,6 @@ impl Left {
         }
         means
     }
-}
-
-impl Entry for Left {
-    const NAME: &'static str = "what was left over lately";
 
     fn pack(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.at.0.to_le_bytes());
@@ -89,47 +87,61 @@ impl Entry for Left {
         pack::floats(out, &self.weights);
     }
 
-    fn unpack(from: &mut Unpack<'_>) -> Option<Left> {
-        Some(Left { at: Time(from.word()?), sums: from.floats()?, weights: from.floats()? })
+    fn unpack(bytes: &[u8]) -> Option<Left> {
+        let mut from = Unpack(bytes);
+        let left = Left { at: Time(from.word()?), sums: from.floats()?, weights: from.floats()? };
+        from.0.is_empty().then_some(left)
     }
 }
 
-/// The groups of a share, by place, of which there are 65,536; two groups in one place share what they
-/// know.
-#[derive(Debug)]
-pub struct Lately(Blocks<Left>);
-
-impl Default for Lately {
-    fn default() -> Lately {
-        Lately(Blocks::new(b'l', 1 << 16))
-    }
+/// The groups of a share that are in memory.
+#[derive(Debug, Default)]
+pub struct Lately {
+    /// By place, of which a share has 65,536; two groups in one place share what they know.
+    places: BTreeMap<u16, Left>,
+    changed: BTreeSet<u16>,
 }
 
 impl Lately {
-    pub fn read(&mut self, state: &mut dyn State) -> Result<(), Unreadable> {
-        self.0.read(state)
-    }
-
-    pub fn write(&mut self, block: usize, state: &mut dyn State) {
-        self.0.write(block, state);
-    }
-
-    pub fn means(&self, number: u16, at: Time) -> [f64; SPANS] {
-        self.0.get(number).map_or([0.0; SPANS], |left| left.means(at))
-    }
-
-    /// What was noted, in the blocks that want it.
-    pub fn learn(&mut self, note: &Note<'_>, wants: impl Fn(usize) -> bool) {
-        let Some(residual) = note.residual else { return };
-        let Residual { short, long, .. } = residual;
-        if !short.is_finite() || !long.is_finite() {
-            return;
+    /// These places are in memory afterwards.
+    pub fn load(
+        &mut self,
+        places: impl Iterator<Item = u16>,
+        state: &mut dyn State,
+    ) -> Result<(), Unreadable> {
+        for number in places {
+            let Entry::Vacant(place) = self.places.entry(number) else { continue };
+            place.insert(match state.get(&store::lately_key(number)) {
+                Some(bytes) => Left::unpack(store::body(&bytes)?)
+                    .ok_or_else(|| Unreadable::cut("what was left over lately"))?,
+                None => NOTHING,
+            });
         }
-        let held = |value: f64| value.clamp(-STRAY, STRAY);
-        let residual = Residual { short: held(short), long: held(long), ..residual };
-        for group in note.groups {
-            if let Some(left) = self.0.change(*group, &wants) {
-                left.learn(residual);
+        Ok(())
+    }
+
+    /// Of a loaded place.
+    pub fn means(&self, number: u16, at: Time) -> [f64; SPANS] {
+        self.places.get(&number).map_or([0.0; SPANS], |left| left.means(at))
+    }
+
+    /// The place is loaded.
+    pub fn learn(&mut self, number: u16, residual: Residual) {
+        let Residual { short, long, .. } = residual;
+        if let Some(left) = self.places.get_mut(&number)
+            && short.is_finite()
+            && long.is_finite()
+        {
+            let held = |value: f64| value.clamp(-STRAY, STRAY);
+            left.learn(Residual { short: held(short), long: held(long), ..residual });
+            self.changed.insert(number);
+        }
+    }
+
+    pub fn flush(&mut self, state: &mut dyn State) {
+        for number in core::mem::take(&mut self.changed) {
+            if let Some(left) = self.places.get(&number) {
+                store::put(state, &store::lately_key(number), |out| left.pack(out));
             }
         }
     }
@@ -148,7 +160,7 @@ mod tests {
 
     #[test]
     fn short_means_forget_what_long_ones_keep() {
-        let mut left = Left::default();
+        let mut left = NOTHING;
         (0..50).for_each(|_| left.learn(at(100, 2.0)));
         let [hour, .., weeks] = left.means(Time(100 * HOUR));
         assert!(hour > 1.9 && weeks > 1.9);
@@ -160,7 +172,7 @@ mod tests {
 
     #[test]
     fn an_outcome_that_comes_late_says_little_of_the_last_hour() {
-        let mut left = Left::default();
+        let mut left = NOTHING;
         left.learn(Residual { of: Time(90 * HOUR), ..at(100, 2.0) });
         let [hour, .., weeks] = left.means(Time(100 * HOUR));
         assert!(hour < 0.001 && weeks > 0.9, "{hour} {weeks}");
@@ -168,11 +180,11 @@ mod tests {
 
     #[test]
     fn comes_back_bit_for_bit() {
-        let mut left = Left::default();
+        let mut left = NOTHING;
         left.learn(at(7, 1.0 / 3.0));
         let mut bytes = Vec::new();
         left.pack(&mut bytes);
-        assert_eq!(Left::unpack(&mut Unpack(&bytes)), Some(left));
-        assert_eq!(Left::unpack(&mut Unpack(&bytes[1..])), None);
+        assert_eq!(Left::unpack(&bytes), Some(left));
+        assert_eq!(Left::unpack(&bytes[1..]), None);
     }
 }

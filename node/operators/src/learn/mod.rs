@@ -8,10 +8,9 @@
 //! | --- | --- |
 //! | `function` | the operator: batches in, predictions and scores out |
 //! | `store`, `pages`, `keys`, `pack` | keyed state: layout and versions; what changed of the model; what is kept between batches; bytes |
-//! | `ring`, `notes`, `blocks` | what is large is written now and then, and what it was taught since is noted |
 //! | `row`, `series`, `record` | an event as numbers and tokens; a key's own path; the same for people |
 //! | `model`, `prediction` | all experts of a share, their combination, what they learn; what waits |
-//! | `lines`, `rls`, `covariance`, `median`, `classes`, `cells` | recursive least squares, median line, classes of change |
+//! | `rls`, `median`, `classes`, `cells` | recursive least squares, median line, classes of change |
 //! | `anchor`, `moments` | what a label of the same row is measured from; running mean and deviation |
 //! | `lately`, `traffic` | what was left over lately, by category; how many rows came lately, and their numbers |
 //! | `trees` | trees and forests, where they are asked for |
@@ -21,27 +20,22 @@
 //! A stage has one model per share (all its keys teach it) and a series per key.
 
 mod anchor;
-mod blocks;
 mod cells;
 mod classes;
-mod covariance;
 mod function;
 mod guard;
 mod hedge;
 mod interval;
 mod keys;
 mod lately;
-mod lines;
 mod median;
 mod model;
 mod moments;
-mod notes;
 pub(crate) mod pack;
 mod pages;
 mod payload;
 mod prediction;
 mod record;
-mod ring;
 mod rls;
 mod row;
 mod scores;

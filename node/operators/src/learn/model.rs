@@ -10,21 +10,20 @@ use dunlin_protocol::wire::codec;
 use serde::{Deserialize, Serialize};
 
 use super::anchor::{Anchors, Measure};
-use super::cells::{Cells, behind};
+use super::cells::{Cell, Cells, behind};
 use super::classes::{self, CLASSES, Reader};
 use super::guard::Guard;
 use super::hedge::{Hedge, weighted_median};
 use super::interval::Residuals;
-use super::lately::{GROUPS_MAX, Lately, MOVES, Residual, SPANS};
-use super::lines::{CHANCES, ENCODED_MAX, Lines, PLAIN_MAX, lines, plain};
+use super::lately::{GROUPS_MAX, Lately, MOVES, Residual, SHORT, SPANS};
+use super::median::MedianLine;
 use super::moments::Moments;
-use super::notes::{self, Asked, Lesson, Note};
 use super::prediction::Prediction;
-use super::rls::{logit, sigmoid};
+use super::rls::{Line, logit, sigmoid};
 use super::row::Row;
 use super::scores::Scores;
 use super::settings::{self, Settings};
-use super::store::{Journal, Unreadable};
+use super::store::Unreadable;
 use super::traffic::Traffic;
 use super::trees::Trees;
 
@@ -32,6 +31,15 @@ use super::trees::Trees;
 pub const PARTS: usize = 5;
 /// Numbers that the lines take at most, the constant included. Later names are left out.
 const INPUTS_MAX: usize = 44;
+/// Numbers that the lines on what was left over take at most, the constant included.
+const PLAIN_MAX: usize = 28;
+/// Variances of coefficients before anything is known: of the lines, and of those on what was left over.
+const RIDGE: f64 = 0.5;
+const RIDGE_LATELY: f64 = 0.02;
+/// Encoded tokens that the lines take at most.
+const ENCODED_MAX: usize = 18;
+/// Inputs of the logistic line that stand before those of the other lines.
+const CHANCES: usize = ENCODED_MAX + 1;
 /// Residuals that were settled until the early ones are no longer asked.
 const ENOUGH: u64 = 100;
 /// Half the interval's width while nothing at all is known, in units.
@@ -55,11 +63,15 @@ pub struct Model {
     /// Running mean of |change|: the step of the classes where no rise is asked for.
     moves: Moments,
     rises: Moments,
-    /// The groups that the lines know, by slot.
+    rls: Line,
+    /// Robust lines: on the row's own numbers; with the long means of what that left over; and with
+    /// the short ones of what this left over. And the groups they know, by slot.
+    plain: Line,
+    usual: Line,
+    lately: Line,
     groups: Vec<u64>,
-    /// Kept apart (see `store`).
-    #[serde(skip, default = "Lines::new")]
-    pub lines: Lines,
+    median: MedianLine,
+    logistic: Line,
     reader: Reader,
     hedge: Hedge,
     guard: Guard,
@@ -96,22 +108,6 @@ pub struct Known<'a> {
     pub lately: &'a Lately,
 }
 
-/// The same, to be changed.
-#[derive(Debug)]
-pub struct Places<'a> {
-    pub cells: &'a mut Cells,
-    pub lately: &'a mut Lately,
-}
-
-impl Places<'_> {
-    /// Learns, and notes it.
-    pub fn learn(self, note: &Note<'_>, journal: &mut Journal) {
-        note.pack(journal.places.notes());
-        self.cells.learn(note, |_| true);
-        self.lately.learn(note, |_| true);
-    }
-}
-
 /// What is known before the row is made.
 #[derive(Debug, Clone, Copy)]
 pub struct Ground {
@@ -130,8 +126,13 @@ impl Model {
             all_positive: true,
             moves: Moments::default(),
             rises: Moments::default(),
+            rls: Line::new(0.9998, RIDGE),
+            plain: Line::new(0.9998, RIDGE_LATELY),
+            usual: Line::new(0.9999, RIDGE_LATELY),
+            lately: Line::new(0.9999, RIDGE_LATELY),
             groups: Vec::new(),
-            lines: Lines::new(),
+            median: MedianLine::default(),
+            logistic: Line::new(0.9998, RIDGE),
             reader: Reader::new(),
             hedge: Hedge::new(),
             guard: Guard::default(),
@@ -146,7 +147,7 @@ impl Model {
         }
     }
 
-    /// As bytes, without the lines, in parts: in all but the first, an event changes little.
+    /// As bytes, in parts: in all but the first, an event changes little.
     pub fn pack(&self) -> [Bytes; PARTS] {
         let Model { residuals, early, scores, trees, .. } = self;
         let (own, scores, trees) = (codec::encode(self), codec::encode(scores), codec::encode(trees));
@@ -174,11 +175,12 @@ impl Model {
     }
 
     /// The label that the prediction's row has. What was learned from another anchor is of no use.
-    pub fn observe_label(&mut self, prediction: &Prediction, label: f64, journal: &mut Journal) {
+    pub fn observe_label(&mut self, prediction: &Prediction, label: f64) {
         self.observe(label);
         if self.anchors.learn(&prediction.own, label) {
-            self.lines.restart();
-            notes::restart(journal.lessons.notes());
+            let Model { rls, plain, usual, lately, .. } = self;
+            [rls, plain, usual, lately].into_iter().for_each(Line::restart);
+            self.median = MedianLine::default();
         }
     }
 
@@ -333,14 +335,14 @@ impl Model {
         let value_of = |change: f64| anchor + unit * change.clamp(-CHANGE_MAX, CHANGE_MAX);
         let x = lines(&inputs);
         let wide = self.wide(x, row, at, lately);
-        let plain = self.lines.plain.predict(plain(&wide));
+        let plain = self.plain.predict(plain(&wide));
         let [tree, forest] = self.trees.predict(x);
         let experts = [
             last_value,
-            value_of(self.lines.rls.predict(x)),
-            value_of(self.lines.median.predict(x)),
+            value_of(self.rls.predict(x)),
+            value_of(self.median.predict(x)),
             value_of(self.reader.change(word)),
-            value_of(self.lines.lately.predict(&wide)),
+            value_of(self.lately.predict(&wide)),
             value_of(tree),
             value_of(forest),
         ];
@@ -361,7 +363,7 @@ impl Model {
                 *place = chance;
             }
             // Half of the classes' own word, half of the line that corrects it, around the base rate.
-            let line = self.lines.logistic.predict(&inputs).clamp(-4.0, 4.0);
+            let line = self.logistic.predict(&inputs).clamp(-4.0, 4.0);
             probability = Some(sigmoid(middle + 0.5 * f64::from(classes_say) + 0.5 * line));
         }
         self.made += 1;
@@ -397,14 +399,14 @@ impl Model {
         Some(truth - prediction.last_value > by * prediction.last_value.abs())
     }
 
-    /// Scores the prediction as it was made, then learns.
+    /// Scores the prediction as it was made, then learns. Its cells and groups are in memory.
     pub fn settle(
         &mut self,
         settings: &Settings,
         prediction: &Prediction,
         truth: f64,
-        places: Places<'_>,
-        journal: &mut Journal,
+        cells: &mut Cells,
+        lately: &mut Lately,
     ) {
         let happened = Model::happened(settings, prediction, truth);
         let error = (truth - prediction.value).abs();
@@ -432,35 +434,71 @@ impl Model {
         self.guard.learn(apart(prediction.last_value), apart(prediction.combined));
 
         let change = ((truth - anchor) / unit).clamp(-CHANGE_MAX, CHANGE_MAX);
-        self.trees.learn(lines(&prediction.inputs), change);
-        let active = |expert: usize| settings.active.get(expert) == Some(&true);
-        let (rls, median) = (active(settings::RLS), active(settings::MEDIAN));
-        let asked = Asked { rls, lately: active(settings::LATELY), median };
-        let chance = happened.map(|happened| (logit(self.base()), happened));
-        let lesson = Lesson { change, asked, chance, inputs: &prediction.inputs, wide: &prediction.lately };
-        lesson.pack(journal.lessons.notes());
-        let residual = self.lines.learn(&lesson).map(|short| {
+        let x = lines(&prediction.inputs);
+        self.trees.learn(x, change);
+        if settings.active.get(settings::RLS) == Some(&true) {
+            self.rls.fit(x, change);
+        }
+        if settings.active.get(settings::LATELY) == Some(&true) {
+            let wide = &prediction.lately;
+            self.plain.fit_robust(plain(wide), change);
+            self.usual.fit_robust(&usual(wide), change);
+            self.lately.fit_robust(wide, change);
             let at = prediction.due;
             let of = prediction.at.after(Span(at.since(prediction.at).0 / 2));
-            Residual { of, at, short, long: change - prediction.plain }
-        });
+            // Against what the usual line has learned by now: what it lacked then is not what is unlike it.
+            let (short, long) = (change - self.usual.predict(&usual(wide)), change - prediction.plain);
+            for place in &prediction.groups {
+                lately.learn(*place, Residual { of, at, short, long });
+            }
+        }
+        if settings.active.get(settings::MEDIAN) == Some(&true) {
+            self.median.fit(x, change);
+        }
         if let Some(happened) = happened {
+            let base = self.base();
+            self.logistic.fit_offset(&prediction.inputs, logit(base), happened);
             self.rises.learn(f64::from(u8::from(happened)));
         }
-        let (mut slope, mut reads) = (None, Vec::new());
-        if active(settings::CLASSES) || happened.is_some() {
-            let present = prediction.tokens.iter().map(|token| places.cells.get(*token));
+        let rose = happened.unwrap_or(change > 0.0);
+        let mut slope = None;
+        if settings.active.get(settings::CLASSES) == Some(&true) || happened.is_some() {
+            let present = prediction.tokens.iter().map(|token| cells.get(*token));
             let probabilities: [f64; CLASSES] = classes::probabilities(present);
             let class = classes::class_of(change, step);
             let pull = classes::gradient(&probabilities, class);
             slope = Some(pull.map(|pull| pull as f32));
             self.reader.learn(word, change, step);
-            reads.extend(prediction.reads.iter().map(|first| behind(*first, class)));
+            for first in &prediction.reads {
+                if let Some(cell) = cells.change(behind(*first, class)) {
+                    cell.learn(change, rose);
+                }
+            }
         }
-        let rose = happened.unwrap_or(change > 0.0);
-        let (tokens, groups) = (&prediction.tokens, &prediction.groups);
-        let note = Note { change, rose, slope, tokens, reads: &reads, residual, groups };
-        places.learn(&note, journal);
+        for token in &prediction.tokens {
+            let Some(cell) = cells.change(*token) else { continue };
+            if let Some(slope) = &slope {
+                classes::step(cell, slope);
+            }
+            Cell::learn(cell, change, rose);
+        }
         self.moves.learn(change.abs());
     }
+}
+
+/// The row's own numbers.
+fn plain(wide: &[f32]) -> &[f32] {
+    wide.get(..PLAIN_MAX).unwrap_or(wide)
+}
+
+/// The row's own numbers, and the long means of what they left over.
+fn usual(wide: &[f32]) -> Vec<f32> {
+    let (plain, groups) = wide.split_at_checked(PLAIN_MAX).unwrap_or((wide, &[]));
+    let long = groups.chunks(SPANS).flat_map(|spans| spans.iter().skip(SHORT));
+    plain.iter().chain(long).copied().collect()
+}
+
+/// What of a prediction's inputs all lines take.
+fn lines(inputs: &[f32]) -> &[f32] {
+    inputs.get(CHANCES..).unwrap_or(&[])
 }

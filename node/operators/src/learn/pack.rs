@@ -37,14 +37,10 @@ impl<'a> Unpack<'a> {
     }
 
     pub fn singles(&mut self, into: &mut [f32]) -> Option<()> {
-        let bytes = self.bytes(4 * into.len())?.as_chunks().0;
-        into.iter_mut().zip(bytes).for_each(|(place, bytes)| *place = f32::from_le_bytes(*bytes));
+        for place in into {
+            *place = self.single()?;
+        }
         Some(())
-    }
-
-    pub fn shorts(&mut self, count: usize) -> Option<Vec<u16>> {
-        let bytes = self.bytes(2 * count)?.as_chunks().0;
-        Some(bytes.iter().map(|bytes| u16::from_le_bytes(*bytes)).collect())
     }
 
     pub fn floats<const N: usize>(&mut self) -> Option<[f64; N]> {
@@ -57,23 +53,9 @@ impl<'a> Unpack<'a> {
 }
 
 pub fn singles(out: &mut Vec<u8>, values: &[f32]) {
-    let room = room(out, 4 * values.len()).as_chunks_mut().0;
-    room.iter_mut().zip(values).for_each(|(place, value)| *place = value.to_le_bytes());
+    values.iter().for_each(|value| out.extend_from_slice(&value.to_le_bytes()));
 }
 
 pub fn floats(out: &mut Vec<u8>, values: &[f64]) {
-    let room = room(out, 8 * values.len()).as_chunks_mut().0;
-    room.iter_mut().zip(values).for_each(|(place, value)| *place = value.to_le_bytes());
-}
-
-pub fn shorts(out: &mut Vec<u8>, values: &[u16]) {
-    let room = room(out, 2 * values.len()).as_chunks_mut().0;
-    room.iter_mut().zip(values).for_each(|(place, value)| *place = value.to_le_bytes());
-}
-
-/// So many bytes more.
-fn room(out: &mut Vec<u8>, bytes: usize) -> &mut [u8] {
-    let behind = out.len();
-    out.resize(behind + bytes, 0);
-    out.get_mut(behind..).unwrap_or(&mut [])
+    values.iter().for_each(|value| out.extend_from_slice(&value.to_le_bytes()));
 }

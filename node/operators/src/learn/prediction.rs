@@ -46,15 +46,6 @@ pub struct Prediction {
 }
 
 impl Prediction {
-    /// The bytes that `pack` writes.
-    pub fn packed(&self) -> usize {
-        let options = usize::from(self.probability.is_some()) + usize::from(self.truth.is_some());
-        let floats = 11 + 2 * EXPERTS.len() + options + self.own.len();
-        let singles = self.inputs.len() + self.lately.len();
-        let shorts = 6 + self.tokens.len() + self.groups.len() + self.reads.len();
-        3 * 8 + 8 * floats + 1 + 4 * singles + 2 * shorts + self.key.len()
-    }
-
     pub fn pack(&self, out: &mut Vec<u8>) {
         for word in [self.at.0, self.due.0, self.number] {
             out.extend_from_slice(&word.to_le_bytes());
@@ -92,7 +83,11 @@ impl Prediction {
         pack::singles(out, &self.inputs);
         pack::singles(out, &self.lately);
         pack::floats(out, &self.own);
-        [&self.tokens, &self.groups, &self.reads].into_iter().for_each(|list| pack::shorts(out, list));
+        self.tokens
+            .iter()
+            .chain(&self.groups)
+            .chain(&self.reads)
+            .for_each(|token| out.extend_from_slice(&token.to_le_bytes()));
         out.extend_from_slice(&self.key);
     }
 
@@ -112,7 +107,11 @@ impl Prediction {
         from.singles(&mut inputs)?;
         from.singles(&mut lately)?;
         let own = (0..own).map(|_| from.float()).collect::<Option<Vec<f64>>>()?;
-        let (tokens, groups, reads) = (from.shorts(tokens)?, from.shorts(groups)?, from.shorts(reads)?);
+        let mut places = |count: usize| {
+            let bytes = from.bytes(2 * count)?.as_chunks().0;
+            Some(bytes.iter().map(|place| u16::from_le_bytes(*place)).collect())
+        };
+        let (tokens, groups, reads) = (places(tokens)?, places(groups)?, places(reads)?);
         Some(Prediction {
             at: Time(at),
             due: Time(due),
@@ -166,7 +165,6 @@ mod tests {
             (prediction.probability, prediction.truth) = (probability, truth);
             let mut bytes = Vec::new();
             prediction.pack(&mut bytes);
-            assert_eq!(bytes.len(), prediction.packed());
             assert_eq!(Prediction::unpack(&bytes), Some(prediction.clone()));
             assert_eq!(Prediction::unpack(&bytes[..40]), None);
         }

@@ -7,8 +7,6 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::covariance::{Covariance, Four, SIDE};
-
 /// Mean of the covariance's diagonal at most, in priors.
 const WIND_UP: f64 = 1.0;
 /// Rows' worth of certainty that each coefficient keeps, whatever is forgotten.
@@ -26,7 +24,8 @@ pub struct Line {
     /// Variance of a coefficient before anything is known: the inverse of the ridge.
     prior: f64,
     weights: Vec<f64>,
-    covariance: Covariance,
+    /// Symmetric: row by row up to the diagonal.
+    covariance: Vec<f64>,
     /// Running mean of the innovation's size, and how many it has seen.
     size: f64,
     seen: u64,
@@ -38,8 +37,8 @@ pub struct Line {
 /// Room for one step.
 #[derive(Debug, Clone, Default)]
 struct Scratch {
-    x: Vec<Four>,
-    px: Vec<Four>,
+    x: Vec<f64>,
+    px: Vec<f64>,
 }
 
 impl Line {
@@ -48,7 +47,7 @@ impl Line {
             forget,
             prior,
             weights: Vec::new(),
-            covariance: Covariance::default(),
+            covariance: Vec::new(),
             size: 0.0,
             seen: 0,
             steps: 0,
@@ -101,23 +100,45 @@ impl Line {
             return;
         }
         let Scratch { x: xs, px } = &mut self.scratch;
-        for all in [&mut *xs, &mut *px] {
-            all.clear();
-            all.resize(size.div_ceil(SIDE), [0.0; SIDE]);
+        xs.clear();
+        xs.extend(x.iter().map(|x| f64::from(*x)));
+        xs.resize(size, 0.0);
+        px.clear();
+        px.resize(size, 0.0);
+        // Each entry below the diagonal stands for its mirror image too.
+        let mut rest = self.covariance.as_slice();
+        for (i, x) in xs.iter().enumerate() {
+            let Some((row, below)) = rest.split_at_checked(i + 1) else { return };
+            rest = below;
+            let Some((diagonal, row)) = row.split_last() else { return };
+            let mut sum = diagonal * x;
+            for ((p, other), px) in row.iter().zip(xs.iter()).zip(px.iter_mut()) {
+                sum += p * other;
+                *px += p * x;
+            }
+            if let Some(px) = px.get_mut(i) {
+                *px += sum;
+            }
         }
-        xs.as_flattened_mut().iter_mut().zip(x).for_each(|(place, x)| *place = f64::from(*x));
-        self.covariance.times(xs, px);
-        let (xs, px) = (xs.as_flattened(), px.as_flattened_mut());
         let spread: f64 = px.iter().zip(xs.iter()).map(|(p, x)| p * x).sum();
         let scale = self.forget + weight * spread.max(0.0);
-        let pull = error / scale;
         for (w, p) in self.weights.iter_mut().zip(px.iter()) {
-            *w += p * pull;
+            *w += p * error / scale;
         }
-        let root = (weight / scale).sqrt();
-        px.iter_mut().for_each(|p| *p *= root);
-        self.covariance.take(&self.scratch.px, 1.0 / self.forget);
-        self.guard(size);
+        let keep = 1.0 / self.forget;
+        let (mut rest, mut trace, mut sound) = (self.covariance.as_mut_slice(), 0.0, true);
+        for (i, pi) in px.iter().enumerate() {
+            let Some((row, below)) = rest.split_at_mut_checked(i + 1) else { return };
+            rest = below;
+            let gain = weight * pi / scale;
+            for (p, pj) in row.iter_mut().zip(px.iter()) {
+                *p = (*p - gain * pj) * keep;
+            }
+            let diagonal = row.last().copied().unwrap_or(0.0);
+            sound &= diagonal > 0.0;
+            trace += diagonal;
+        }
+        self.guard(size, if sound { trace } else { f64::NAN });
         self.hold(size);
     }
 
@@ -135,49 +156,46 @@ impl Line {
         }
         let turn = (self.steps / TURN % size as u64) as usize;
         let column = &mut self.scratch.px;
-        self.covariance.column(turn, column);
+        column.clear();
+        let entry = |other: usize| {
+            let (row, column) = (turn.max(other), turn.min(other));
+            self.covariance.get(row * (row + 1) / 2 + column).copied().unwrap_or(0.0)
+        };
+        column.extend((0..size).map(entry));
         let certainty = CERTAIN * (1.0 - self.forget) * size as f64 * TURN as f64;
-        let own = self.covariance.get(turn, turn).max(0.0);
-        let root = (certainty / (1.0 + certainty * own)).sqrt();
-        column.as_flattened_mut().iter_mut().for_each(|p| *p *= root);
-        self.covariance.take(column, 1.0);
+        let own = column.get(turn).copied().unwrap_or(0.0).max(0.0);
+        let scale = certainty / (1.0 + certainty * own);
+        let mut rest = self.covariance.as_mut_slice();
+        for (i, pi) in column.iter().enumerate() {
+            let Some((row, below)) = rest.split_at_mut_checked(i + 1) else { return };
+            rest = below;
+            let gain = scale * pi;
+            row.iter_mut().zip(column.iter()).for_each(|(p, pj)| *p -= gain * pj);
+        }
     }
 
-    fn guard(&mut self, size: usize) {
-        let (bound, trace) = (WIND_UP * self.prior * size as f64, self.covariance.trace());
+    fn guard(&mut self, size: usize, trace: f64) {
+        let bound = WIND_UP * self.prior * size as f64;
         if !trace.is_finite() || self.weights.iter().any(|w| !w.is_finite() || w.abs() > 1e6) {
             self.restart();
             self.grow(size);
         } else if trace > bound {
-            self.covariance.scale(bound / trace);
+            let shrink = bound / trace;
+            self.covariance.iter_mut().for_each(|p| *p *= shrink);
         }
     }
 
     fn grow(&mut self, size: usize) {
-        for _ in self.weights.len()..size {
+        for row in self.weights.len()..size {
             self.weights.push(0.0);
-            self.covariance.grow(self.prior);
+            self.covariance.resize(self.covariance.len() + row, 0.0);
+            self.covariance.push(self.prior);
         }
     }
 }
 
-/// Of what both are long. Summed in lanes, too.
 pub fn dot(weights: &[f64], x: &[f32]) -> f64 {
-    let length = weights.len().min(x.len());
-    let (weights, x) = (weights.get(..length).unwrap_or(&[]), x.get(..length).unwrap_or(&[]));
-    let (all, end) = weights.as_chunks::<SIDE>();
-    let (xs, xs_end) = x.as_chunks::<SIDE>();
-    let mut sums = [0.0; SIDE];
-    for (weights, xs) in all.iter().zip(xs) {
-        for ((w, x), sum) in weights.iter().zip(xs).zip(&mut sums) {
-            *sum += w * f64::from(*x);
-        }
-    }
-    for ((w, x), sum) in end.iter().zip(xs_end).zip(&mut sums) {
-        *sum += w * f64::from(*x);
-    }
-    let [a, b, c, d] = sums;
-    (a + b) + (c + d)
+    weights.iter().zip(x).map(|(w, x)| w * f64::from(*x)).sum()
 }
 
 pub fn sigmoid(logit: f64) -> f64 {
@@ -232,7 +250,7 @@ mod tests {
             line.fit(&[1.0, 0.0, 0.0], 1.0);
         }
         line.fit(&[1.0, 5.0, -5.0], 100.0);
-        assert!((0..9).all(|i| line.covariance.get(i / 3, i % 3).abs() < 10.0));
+        assert!(line.covariance.iter().all(|p| p.is_finite() && p.abs() < 10.0));
         assert!(line.weights.iter().all(|w| w.abs() < 100.0));
     }
 }

@@ -3,43 +3,31 @@
 //! | key | value |
 //! | --- | --- |
 //! | the event's key | the key's path as a JSON object, for people too (see `record`) |
-//! | 0 `m` part page | the model without its lines, in pages |
-//! | 0 `r` | the lines, as they were when they were written last |
-//! | 0 `n` number | what they have been taught since |
-//! | 0 `c` block | cells, likewise |
-//! | 0 `l` block | what was left over lately, of groups, likewise |
-//! | 0 `j` number | what cells and groups have been taught since (see `ring`) |
+//! | 0 `m` part page | the model, in pages |
+//! | 0 `c` number | a cell |
+//! | 0 `l` number | what was left over lately, of a group |
 //! | 0 `w` key | which of the key's predictions wait: the next number, then due and number of each |
 //! | 0 `p` key number | a waiting prediction of a later value (key with its length before it) |
 //! | 0 `d` due number | a waiting prediction of a same-row label, in the order of its time |
 //! | 0 `k` key | the path of a key that is empty or itself begins with a zero byte |
 //!
 //! What begins with a zero byte is the stage's own; its values begin with a version byte. Model,
-//! paths and cells are read once, kept, and what changed is written, or noted, once per batch; waiting
-//! predictions go straight through.
+//! paths and cells are read once, kept, and what changed is written once per batch; waiting predictions go straight
+//! through.
 
 use bytes::Bytes;
 use dunlin_protocol::time::Time;
-use dunlin_protocol::wire::codec;
 
-use super::blocks::BLOCKS;
 use super::cells::Cells;
 use super::keys::Keys;
 use super::lately::Lately;
-use super::lines::Lines;
 use super::model::{Model, PARTS};
-use super::notes;
 use super::pages::Pages;
 use super::prediction::Prediction;
-use super::ring::Ring;
 use super::settings::Settings;
 use crate::operator::State;
 
-const VERSION: u8 = 9;
-/// Bytes of notes until the lines are written anew, and until the next block of cells or groups is.
-const LESSONS: usize = 256 << 10;
-const TURN: usize = 32 << 10;
-const LINES_KEY: [u8; 2] = [0, b'r'];
+const VERSION: u8 = 8;
 
 /// Why state could not be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -61,21 +49,6 @@ pub struct Cache {
     pub cells: Cells,
     pub lately: Lately,
     pub keys: Keys,
-    pub journal: Journal,
-}
-
-/// What was learned and is not written yet where it belongs.
-#[derive(Debug)]
-pub struct Journal {
-    pub lessons: Ring<1>,
-    /// Of cells, then of groups.
-    pub places: Ring<{ 2 * BLOCKS }>,
-}
-
-impl Default for Journal {
-    fn default() -> Journal {
-        Journal { lessons: Ring::new(b'n', LESSONS), places: Ring::new(b'j', TURN) }
-    }
 }
 
 impl Cache {
@@ -96,62 +69,26 @@ impl Cache {
                 there |= read.is_some();
                 *pages = read.unwrap_or_default();
             }
-            let mut model = if there {
+            let model = if there {
                 Model::unpack(self.pages.each_ref().map(Pages::bytes))?
             } else {
                 Model::new(settings)
             };
-            self.read_lines(&mut model.lines, state)?;
-            self.read_places(state)?;
             self.model = Some(model);
-        }
-        Ok(())
-    }
-
-    fn read_lines(&mut self, lines: &mut Lines, state: &mut dyn State) -> Result<(), Unreadable> {
-        if let Some(bytes) = state.get(&LINES_KEY) {
-            *lines = codec::decode(body(&bytes)?).map_err(|error| Unreadable(error.to_string()))?;
-        }
-        for noted in self.journal.lessons.read(state)? {
-            if self.journal.lessons.lacks(0, &noted) {
-                notes::lessons(noted.notes(), |lesson| match lesson {
-                    Some(lesson) => drop(lines.learn(lesson)),
-                    None => lines.restart(),
-                })?;
-            }
-        }
-        Ok(())
-    }
-
-    fn read_places(&mut self, state: &mut dyn State) -> Result<(), Unreadable> {
-        let Cache { cells, lately, journal: Journal { places, .. }, .. } = self;
-        cells.read(state)?;
-        lately.read(state)?;
-        for noted in places.read(state)? {
-            notes::again(noted.notes(), |note| {
-                cells.learn(note, |block| places.lacks(block, &noted));
-                lately.learn(note, |block| places.lacks(BLOCKS + block, &noted));
-            })?;
         }
         Ok(())
     }
 
     /// Writes what this batch changed.
     pub fn flush(&mut self, state: &mut dyn State) {
-        let Cache { model, pages, cells, lately, keys, journal: Journal { lessons, places } } = self;
-        if let Some(model) = model {
-            for (part, (pages, bytes)) in pages.iter_mut().zip(model.pack()).enumerate() {
+        if let Some(model) = &self.model {
+            for (part, (pages, bytes)) in self.pages.iter_mut().zip(model.pack()).enumerate() {
                 pages.write(part_name(part), bytes, state);
             }
-            lessons.flush(state, |_, state| {
-                put(state, &LINES_KEY, |out| out.extend_from_slice(&codec::encode(&model.lines)));
-            });
         }
-        places.flush(state, |unit, state| match unit.checked_sub(BLOCKS) {
-            None => cells.write(unit, state),
-            Some(block) => lately.write(block, state),
-        });
-        keys.flush(state);
+        self.keys.flush(state);
+        self.cells.flush(state);
+        self.lately.flush(state);
     }
 }
 
@@ -165,6 +102,16 @@ pub fn path_key(key: &Bytes) -> Bytes {
         None | Some(0) => Bytes::from(own(b'k', &[key])),
         Some(_) => key.clone(),
     }
+}
+
+pub fn cell_key(number: u16) -> [u8; 4] {
+    let [high, low] = number.to_be_bytes();
+    [0, b'c', high, low]
+}
+
+pub fn lately_key(number: u16) -> [u8; 4] {
+    let [high, low] = number.to_be_bytes();
+    [0, b'l', high, low]
 }
 
 /// Where it stands which predictions of the key wait.
@@ -206,10 +153,7 @@ fn unpack(bytes: &[u8]) -> Result<Prediction, Unreadable> {
 }
 
 pub fn put_prediction(state: &mut dyn State, name: &[u8], prediction: &Prediction) {
-    let mut bytes = Vec::with_capacity(1 + prediction.packed());
-    bytes.push(VERSION);
-    prediction.pack(&mut bytes);
-    state.put(name, Bytes::from(bytes));
+    put(state, name, |out| prediction.pack(out));
 }
 
 /// What stands behind the version byte.
@@ -222,7 +166,7 @@ pub fn body(bytes: &[u8]) -> Result<&[u8], Unreadable> {
 }
 
 pub fn put(state: &mut dyn State, key: &[u8], write: impl FnOnce(&mut Vec<u8>)) {
-    let mut bytes = Vec::with_capacity(1024);
+    let mut bytes = Vec::with_capacity(512);
     bytes.push(VERSION);
     write(&mut bytes);
     state.put(key, Bytes::copy_from_slice(&bytes));
