@@ -27,10 +27,6 @@ pub struct Ahead {
 
 /// A quiet edge repeats its credit this seldom.
 const QUIET_REPEAT: Span = Span(15_000);
-/// Less than this is not told by itself more often than so: what an edge carries a trickle on would cost as
-/// many messages back. The writer has credit for much more, and the next beat tells the rest.
-const WORTH_TELLING: u64 = 32 << 10;
-const TRICKLE_EVERY: Span = Span(100);
 
 #[derive(Debug)]
 pub struct Reader {
@@ -215,9 +211,7 @@ impl Reader {
         self.held = self.held.saturating_sub(bytes);
         self.committed = committed;
         // Worth a message once a quarter of the window is free again, or all that came is done.
-        let lately = self.said_at.is_some_and(|at| now.since(at) < TRICKLE_EVERY);
-        let done = self.held == 0 && (self.untold >= WORTH_TELLING || !lately);
-        let worth = self.untold >= EDGE_CREDIT_BYTES / 4 || done;
+        let worth = self.untold >= EDGE_CREDIT_BYTES / 4 || self.held == 0;
         (self.live && worth).then(|| self.credit(now))
     }
 

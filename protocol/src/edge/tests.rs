@@ -15,7 +15,7 @@ use crate::log::writer::{Log, Recovered};
 use crate::mesh::catalog::LogName;
 use crate::pipeline::manifest::{Durability, Retention};
 use crate::pipeline::plan::SlotRange;
-use crate::time::{Span, Time};
+use crate::time::Time;
 use crate::wire::message::{EdgeId, Filter, From, Message, Slice};
 
 const NOW: Time = Time(10_000);
@@ -140,8 +140,8 @@ fn subscription_is_repeated_until_it_stands() {
 
 #[test]
 fn credit_goes_back_once_all_that_came_is_done() {
-    let log = log_of(&[40_000]);
-    let (after, slices) = batch(subscription(&log, 100_000).push(&log));
+    let log = log_of(&[1000]);
+    let (after, slices) = batch(subscription(&log, 10_000).push(&log));
     let weight: u64 = slices.iter().map(Slice::weight).sum();
     let mut reader = reader();
     reader.on_batch(after, slices, Seq(2), NOW);
@@ -150,27 +150,6 @@ fn credit_goes_back_once_all_that_came_is_done() {
     match reader.consumed(weight - weight / 2, at, NOW) {
         Some(Message::Credit { total, committed, .. }) => {
             assert_eq!((total, committed), (EDGE_CREDIT_BYTES + weight, at));
-        }
-        other => panic!("{other:?}"),
-    }
-}
-
-#[test]
-fn credit_for_a_trickle_goes_back_seldom_and_all_of_it_by_the_next_beat() {
-    let log = log_of(&[100, 100, 100]);
-    let mut reader = reader();
-    let mut done = 0;
-    let mut told = Vec::new();
-    for ((after, slices), at) in batches(&log).into_iter().zip([1, 2, 200]) {
-        let weight: u64 = slices.iter().map(Slice::weight).sum();
-        reader.on_batch(after, slices, Seq(4), NOW);
-        done += weight;
-        told.push(reader.consumed(weight, reader.received(), NOW.after(Span(at))).is_some());
-    }
-    assert_eq!(told, [false, false, true]);
-    match reader.beat(NOW.after(Span(200)).after(EDGE_REPEAT), true) {
-        Some(Message::Credit { total, committed, .. }) => {
-            assert_eq!((total, committed), (EDGE_CREDIT_BYTES + done, reader.received()));
         }
         other => panic!("{other:?}"),
     }
