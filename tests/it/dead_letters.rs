@@ -188,7 +188,7 @@ fn letters_are_replayed_and_dropped_once_from_any_node() {
 fn letters_that_a_damaged_log_holds_are_missed() {
     let mut mesh = Mesh::of(1);
     let outside = Outside::start();
-    mesh.deploy(&picky(&outside.url));
+    mesh.deploy(&picky(&outside.url).replace(r#"n = "1""#, r#"n = "0""#));
     let file = mesh.write("line.jsonl", "{\"k\":\"K\",\"n\":3}\n");
     mesh[0].cli(&["publish", "picky/events", &file]).ok();
     let found = wait_for("a letter", 60, || Some(letters(&mesh[0])).filter(|all| !all.is_empty()));

@@ -47,7 +47,7 @@ fn a_full_disk_is_said_and_the_node_goes_on_when_there_is_space() {
     let mut filling = fs::File::create(&filled).unwrap();
     while std::io::Write::write_all(&mut filling, &[1; 512]).is_ok() {}
     let line = folder.path().join("line.jsonl");
-    fs::write(&line, "{\"k\":\"K1\",\"n\":1}\n").unwrap();
+    fs::write(&line, "{\"flight\":\"K1\",\"n\":1}\n").unwrap();
     let line = line.display().to_string();
     let unborn = node.cli(&["publish", "later/events", &line]);
     assert_eq!(unborn.code, Some(1), "{unborn:?}");
