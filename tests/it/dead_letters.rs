@@ -189,7 +189,8 @@ fn letters_that_a_damaged_log_holds_are_missed() {
     let mut mesh = Mesh::of(1);
     let outside = Outside::start();
     mesh.deploy(&picky(&outside.url).replace(r#"n = "1""#, r#"n = "0""#));
-    let file = mesh.write("line.jsonl", "{\"k\":\"K\",\"n\":3}\n");
+    let lines: String = (0..20).map(|n| format!("{{\"k\":\"K{n}\",\"n\":{n}}}\n")).collect();
+    let file = mesh.write("lines.jsonl", &lines);
     mesh[0].cli(&["publish", "picky/events", &file]).ok();
     let found = wait_for("a letter", 60, || Some(letters(&mesh[0])).filter(|all| !all.is_empty()));
     let id = found[0]["id"].as_str().unwrap();

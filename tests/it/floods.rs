@@ -144,11 +144,13 @@ limits = {{ fuel = "1000G" }}
         "{refused:?}"
     );
     // What waits is told in events, wherever it waits.
-    let shown = node.show("slow");
-    let (source, work) = (stage_of(&shown, "events"), stage_of(&shown, "work"));
-    let waits = number(&source["events_out"]) - number(&work["events_in"]);
-    let lag = number(&work["lag"]);
-    assert!(waits > 500 && lag.abs_diff(waits) <= waits / 4, "{waits} events wait, lag {lag}: {shown}");
+    let (waits, lag, shown) = wait_for("events wait", 60, || {
+        let shown = node.show("slow");
+        let (source, work) = (stage_of(&shown, "events"), stage_of(&shown, "work"));
+        let waits = number(&source["events_out"]) - number(&work["events_in"]);
+        (waits > 500).then(|| (waits, number(&work["lag"]), shown))
+    });
+    assert!(lag.abs_diff(waits) <= waits / 4, "{waits} events wait, lag {lag}: {shown}");
     let output = publishing.wait(300).ok();
     assert!(output.stdout.contains("4000 acknowledged, 0 rejected"), "{output:?}");
     wait_for("all is worked off", 300, || {
