@@ -332,7 +332,6 @@ impl Peer {
         window.push(slices);
         let key = hub.key.clone();
         self.look_back(edge, &key.0, effects);
-        self.meet(&key, effects);
         let Some(hub) = self.hubs.hubs.get(&edge) else { return };
         let mut led = BTreeSet::new();
         for id in hub.members.clone() {
@@ -341,6 +340,8 @@ impl Peer {
         for edge in led {
             self.advance_hub(edge, effects);
         }
+        // Only now: who joins sets the pace, and whoever had not been served what came would fall off.
+        self.meet(&key, effects);
     }
 
     /// The window has come to where members stood ahead of it: now it can be told whether both read the
