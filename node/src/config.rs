@@ -1,9 +1,11 @@
 //! A node's settings: what the command line says, then what `--config FILE` says, then defaults.
 
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
+use dunlin_protocol::peer::GossipBounds;
 use serde::Deserialize;
 
 use crate::cli::RunArguments;
@@ -20,6 +22,7 @@ pub struct Settings {
     pub labels: Vec<(String, String)>,
     pub log: Option<String>,
     pub mdns: bool,
+    pub gossip: GossipBounds,
 }
 
 /// The file: TOML, every field optional.
@@ -36,6 +39,8 @@ struct File {
     labels: std::collections::BTreeMap<String, String>,
     log: Option<String>,
     mdns: Option<bool>,
+    /// Nodes that tap a stream from which on it goes by gossip.
+    gossip_from: Option<NonZeroUsize>,
 }
 
 impl Settings {
@@ -60,6 +65,9 @@ impl Settings {
             labels,
             log: arguments.log.or(file.log),
             mdns: file.mdns.unwrap_or(true),
+            gossip: file
+                .gossip_from
+                .map_or_else(GossipBounds::default, |from| GossipBounds::from(from.get())),
         })
     }
 }

@@ -173,6 +173,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         mesh: mesh.mesh().to_string(),
         joined: !mesh.addresses().is_empty(),
         taps: TapBounds::default(),
+        gossip: settings.gossip,
     });
     // From here on the folder is a node's, whatever becomes of this start.
     unborn.born();

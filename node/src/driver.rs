@@ -350,6 +350,14 @@ impl Driver {
                 }
                 rooms.network.send(to, message);
             }
+            Effect::JoinTopic { topic, writer } => rooms.network.join_topic(topic, writer),
+            Effect::LeaveTopic { topic } => rooms.network.leave_topic(topic),
+            Effect::Broadcast { topic, broadcast } => {
+                crash::at(Point::BeforeSend);
+                if !rooms.network.broadcast(topic, &broadcast) {
+                    self.answered.push_back(Input::NotBroadcast { topic });
+                }
+            }
             Effect::Dial { node, addresses } => rooms.network.dial(node, addresses),
             Effect::Disconnect { node } => rooms.network.disconnect(node),
             Effect::Answer { id, response, last } => {

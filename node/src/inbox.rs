@@ -176,6 +176,7 @@ fn weight(input: &Input) -> usize {
             | Request::RemoveNode { .. }
             | Request::GivenUp { .. } => 0,
         },
+        Input::Broadcast { broadcast, .. } => usize::try_from(broadcast.weight()).unwrap_or(usize::MAX),
         Input::Replay { records, .. } | Input::Read { outcome: Ok(records), .. } => records_weight(records),
         Input::Returned { outcome: Ok(outcome), .. } => outcome_weight(outcome),
         Input::LookedUp { entries, .. } => entries.iter().map(|(key, value)| key.len() + value.len()).sum(),
@@ -183,6 +184,7 @@ fn weight(input: &Input) -> usize {
         | Input::Start
         | Input::Connected { .. }
         | Input::Disconnected { .. }
+        | Input::NotBroadcast { .. }
         | Input::Admitted { .. }
         | Input::SaidRemoved { .. }
         | Input::TapCredit { .. }
@@ -214,7 +216,11 @@ fn message_weight(message: &Message) -> usize {
             }
             Reply::Actors(_) | Reply::Published { .. } | Reply::LettersMoved { .. } | Reply::Failed(_) => 0,
         },
+        Message::Offer { outputs, .. } => outputs.len() * 2,
         Message::CatalogHeads(_)
+        | Message::InTopic { .. }
+        | Message::OutOfTopic { .. }
+        | Message::ByGossip { .. }
         | Message::Subscribe { .. }
         | Message::Credit { .. }
         | Message::Unsubscribe { .. }

@@ -12,7 +12,7 @@ use dunlin_protocol::id::{Epoch, NodeId, Position, Seq};
 use dunlin_protocol::log::record::{Append, Body};
 use dunlin_protocol::log::writer::Log;
 use dunlin_protocol::mesh::catalog::{LogName, NodeFacts};
-use dunlin_protocol::peer::{Peer, PeerConfig, TapBounds};
+use dunlin_protocol::peer::{GossipBounds, Peer, PeerConfig, TapBounds};
 use dunlin_protocol::pipeline::manifest::{Durability, Manifest, Retention, StreamName};
 use dunlin_protocol::rpc::{Publish, Request, Tail, TailFrom};
 use dunlin_protocol::time::Time;
@@ -53,6 +53,7 @@ impl Lone {
             mesh: "m".into(),
             joined: false,
             taps: TapBounds::default(),
+            gossip: GossipBounds::default(),
         });
         let mut node = Lone { peer, effects: Effects::new(), requests: 0 };
         node.take(Input::Start);

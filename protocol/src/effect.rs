@@ -13,6 +13,7 @@
 //! | `Invoke` | `Returned` |
 //! | `FetchModule` | `ModuleHeld` or `ModuleMissing` |
 //! | `LookUp` | `LookedUp` |
+//! | `Broadcast` | none, or `NotBroadcast` |
 //!
 //! Nothing is acknowledged, served to a reader, or applied to keyed state before `Persisted`.
 //! The real driver (`node/src/driver.rs`) and the simulator's world carry effects out; nothing
@@ -25,14 +26,14 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 
 use crate::event::{Event, Placed};
-use crate::id::{Digest, LogId, NodeId, Position, Seq};
+use crate::id::{Digest, LogId, NodeId, Position, Seq, TopicId};
 use crate::log::record::{Change, Emitted, Observed, Record, TimerChange};
 use crate::mesh::catalog::LogName;
 use crate::pipeline::manifest::{Connector, Durability, Source};
 use crate::pipeline::plan::Chain;
 use crate::rpc::{Request, Response};
 use crate::time::Time;
-use crate::wire::message::Message;
+use crate::wire::message::{Broadcast, Message};
 
 /// Everything that happens to a node.
 #[derive(Debug, Clone, PartialEq)]
@@ -56,6 +57,16 @@ pub enum Input {
     Message {
         from: NodeId,
         message: Message,
+    },
+    /// A batch came by gossip; `author` signed it.
+    Broadcast {
+        author: NodeId,
+        topic: TopicId,
+        broadcast: Broadcast,
+    },
+    /// A broadcast of this node reached nobody: there was nobody to give it to, or no room.
+    NotBroadcast {
+        topic: TopicId,
     },
     /// The door let this node in by a token: it has its certificate.
     Admitted {
@@ -249,6 +260,19 @@ pub enum Effect {
         to: NodeId,
         message: Message,
     },
+    /// Get what `writer` broadcasts in this topic, and pass it on; from nobody else.
+    JoinTopic {
+        topic: TopicId,
+        writer: NodeId,
+    },
+    LeaveTopic {
+        topic: TopicId,
+    },
+    /// Give it to all that are in the topic. It may get lost on the way.
+    Broadcast {
+        topic: TopicId,
+        broadcast: Broadcast,
+    },
     /// Try to have a connection; repeated by the core until there is one.
     Dial {
         node: NodeId,
@@ -383,6 +407,8 @@ pub enum Timer {
     Ask,
     /// Retention and snapshots.
     Retention,
+    /// Broadcasts that waited for more to go with them.
+    Broadcast,
 }
 
 /// Something to say in the log and to count; never the only trace of a loss.

@@ -106,9 +106,26 @@ hex_id!(
     LogId, 16, "log id"
 );
 hex_id!(
+    /// What a stream is called among those that get it by gossip: the first 16 bytes of the blake3 hash of
+    /// its log and outputs.
+    TopicId, 16, "topic id"
+);
+hex_id!(
     /// A link of a log's hash chain: the first 16 bytes of blake3(epoch, seq, previous, body).
     Hash, 16, "record hash"
 );
+
+impl TopicId {
+    /// The topic of these outputs of a log's unit.
+    pub fn of(log: &LogId, outputs: &[u16]) -> TopicId {
+        let mut hasher = blake3::Hasher::new_derive_key("dunlin 2026 fan-out topic");
+        hasher.update(&log.0);
+        outputs.iter().for_each(|output| _ = hasher.update(&output.to_le_bytes()));
+        let mut topic = TopicId::default();
+        topic.0.iter_mut().zip(hasher.finalize().as_bytes()).for_each(|(to, from)| *to = *from);
+        topic
+    }
+}
 
 impl Digest {
     pub fn of(bytes: &[u8]) -> Digest {

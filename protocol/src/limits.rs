@@ -66,6 +66,17 @@ pub const HUBS_WINDOWS: u64 = 8;
 /// lag take turns, each at least as long as `HUB_TURN`.
 pub const HUBS_BEHIND_MAX: usize = 12;
 pub const HUB_TURN: Span = Span(2_000);
+/// Nodes that tap one log's stream from which on it goes by gossip.
+pub const GOSSIP_FROM_NODES: usize = 6;
+/// Topics that one node broadcasts in, and topics that it is in for others. Beyond: streams go directly.
+pub const TOPICS_MAX: usize = 32;
+/// A batch for gossip, by weight. Beyond: its stream goes directly for a while.
+pub const BROADCAST_BYTES_MAX: u64 = 1 << 20;
+/// Batches of one topic that came before what they follow on, by weight. Beyond: the oldest are let go of
+/// and pulled from the log.
+pub const BROADCAST_EARLY_BYTES: u64 = 512 << 10;
+/// One topic's batches are this far apart at least, so that signatures are few.
+pub const BROADCAST_EVERY: Span = Span(5);
 /// Members of a mesh in this version.
 pub const NODES_MAX: usize = 1024;
 /// One node's catalog log, in memory and on disk. Beyond: its appends are refused.

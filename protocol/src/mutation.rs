@@ -74,6 +74,10 @@ pub enum Mutation {
     TrustOldCopy,
     /// Segments go before the log's floor is raised over them: a lost one looks the same.
     ForgetFloor,
+    /// What comes by gossip is taken whoever signed it.
+    TakeFromAnyone,
+    /// What comes by gossip is taken whether or not it follows on what was read.
+    TakeOverGaps,
 }
 
 /// All of them.
@@ -111,6 +115,8 @@ pub const MUTATIONS: &[Mutation] = &[
     Mutation::ForgetTheFallen,
     Mutation::TrustOldCopy,
     Mutation::ForgetFloor,
+    Mutation::TakeFromAnyone,
+    Mutation::TakeOverGaps,
 ];
 
 #[cfg(all(feature = "mutations", debug_assertions))]

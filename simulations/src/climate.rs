@@ -14,6 +14,10 @@ pub struct Climate {
     pub link_loss: u64,
     /// ... is lost, or comes twice, while its link stands.
     pub message_loss: u64,
+    /// ... of those by gossip is lost for one of its readers, or comes twice.
+    pub gossip_loss: u64,
+    /// ... of those by gossip is broadcast by another node too, with other events.
+    pub forged: u64,
     /// ... overtakes those before it.
     pub reorder: u64,
     /// ... comes as other bytes: it is refused, and its link dropped.
@@ -42,6 +46,8 @@ impl Climate {
         stragglers: 20,
         link_loss: 0,
         message_loss: 0,
+        gossip_loss: 0,
+        forged: 0,
         reorder: 0,
         corrupt: 0,
         sync_ms: 4,
@@ -59,6 +65,8 @@ impl Climate {
     pub fn clear_up(&mut self) {
         self.link_loss = 0;
         self.message_loss = 0;
+        self.gossip_loss = 0;
+        self.forged = 0;
         self.reorder = 0;
         self.corrupt = 0;
         self.slow_syncs = 0;

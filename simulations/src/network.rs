@@ -61,6 +61,10 @@ impl Network {
         self.silent.insert((from, to), until);
     }
 
+    pub fn is_silent(&self, from: usize, to: usize, now: Time) -> bool {
+        self.silent.get(&(from, to)).is_some_and(|until| now < *until)
+    }
+
     pub fn clog(&mut self, from: usize, to: usize, until: Time) {
         self.clogged.insert((from, to), until);
     }
@@ -95,7 +99,7 @@ impl Network {
         chance: &mut Chance,
     ) -> Option<Time> {
         let at = now.after(climate.latency(chance));
-        if self.silent.get(&(from, to)).is_some_and(|until| now < *until) {
+        if self.is_silent(from, to, now) {
             return None;
         }
         let clogged = self.clogged.get(&(from, to)).copied().unwrap_or_default();

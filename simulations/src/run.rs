@@ -103,7 +103,8 @@ pub struct Run {
 
 impl Run {
     pub fn new(seed: u64, scenario: Scenario) -> Run {
-        let mut world = World::new(seed, scenario.nodes, scenario.climate, scenario.segment_bytes);
+        let mut world =
+            World::new(seed, scenario.nodes, scenario.gossip, scenario.climate, scenario.segment_bytes);
         if scenario.climate.failing_syncs > 0 {
             world.excused.insert("disk_failed");
         }

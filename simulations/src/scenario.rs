@@ -1,6 +1,7 @@
 //! What a run does: the mesh, the pipeline, the weather, the faults. A seed draws what a scenario
 //! leaves open; `swarm` leaves nearly everything open.
 
+use dunlin_protocol::peer::GossipBounds;
 use dunlin_protocol::time::Span;
 
 use crate::chance::Chance;
@@ -26,6 +27,8 @@ pub struct Scenario {
     pub padding: usize,
     /// One in so many events is refused by the guest of stage `count` whenever it sees it; 0 for none.
     pub poison: u64,
+    /// From how many nodes on a stream goes by gossip.
+    pub gossip: GossipBounds,
     pub climate: Climate,
     pub faults: Faults,
     /// What happens besides.
@@ -58,6 +61,8 @@ pub enum Trial {
     Replace,
     /// The last node's data folder is put back from an older copy, again and again.
     OldCopy,
+    /// Clients of every node follow the same stream.
+    Everywhere,
 }
 
 /// What happens beside a node's being given up.
@@ -170,6 +175,7 @@ const CALM: Scenario = Scenario {
     segment_bytes: 16 << 10,
     padding: 0,
     poison: 0,
+    gossip: GossipBounds { from_nodes: 6, below_nodes: 5 },
     climate: Climate::FAIR,
     faults: Faults::NONE,
     trial: Trial::None,
@@ -179,7 +185,7 @@ const POWER: Climate = Climate { power_loss: true, ..Climate::FAIR };
 const CRASHES: Faults = Faults::NONE.with(Fault::Crash, 1_200);
 
 /// Every scenario by name; `swarm` is drawn anew for each seed.
-pub const SCENARIOS: [Scenario; 42] = [
+pub static SCENARIOS: [Scenario; 45] = [
     CALM,
     Scenario {
         name: "links",
@@ -235,6 +241,21 @@ pub const SCENARIOS: [Scenario; 42] = [
         climate: Climate { link_loss: 1_000, ..Climate::FAIR },
         faults: Faults::NONE.with(Fault::Tap, 300).with(Fault::Cut, 2_500).with(Fault::Crash, 4_000),
         ..CALM
+    },
+    FAN_OUT,
+    // Whatever may happen to what is broadcast, and to those who get it.
+    Scenario {
+        name: "fan-out-faults",
+        climate: Climate { link_loss: 2_000, gossip_loss: 12, forged: 12, ..Climate::FAIR },
+        faults: FAN_OUT_FAULTS,
+        ..FAN_OUT
+    },
+    Scenario {
+        name: "fan-out-memory",
+        durability: "memory",
+        climate: Climate { message_loss: 300, gossip_loss: 12, forged: 12, reorder: 50, ..POWER },
+        faults: FAN_OUT_FAULTS,
+        ..FAN_OUT
     },
     Scenario { name: "damage", faults: Faults::NONE.with(Fault::Damage, 2_500), ..CALM },
     // The same where retention removes from the front what a snapshot covers.
@@ -393,6 +414,28 @@ const REDEPLOY: Scenario = Scenario {
     trial: Trial::Redeploy,
     ..CALM
 };
+
+/// Taps on more nodes than get the stream directly, slow ones beside them.
+const FAN_OUT: Scenario = Scenario {
+    name: "fan-out",
+    nodes: 9,
+    publishers: 3,
+    events_each: 700,
+    chaos: Span(25_000),
+    padding: 300,
+    gossip: GossipBounds { from_nodes: 3, below_nodes: 2 },
+    climate: Climate { gossip_loss: 30, ..Climate::FAIR },
+    faults: Faults::NONE.with(Fault::Tap, 4_000),
+    trial: Trial::Everywhere,
+    ..CALM
+};
+
+const FAN_OUT_FAULTS: Faults = Faults::NONE
+    .with(Fault::Tap, 2_000)
+    .with(Fault::Cut, 6_000)
+    .with(Fault::Crash, 6_000)
+    .with(Fault::Pause, 5_000)
+    .with(Fault::Silence, 8_000);
 
 impl Scenario {
     /// The scenario of this name, as this seed draws it.

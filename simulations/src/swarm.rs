@@ -2,6 +2,7 @@
 //! so that faults which hide one another strike apart in some seeds and together in others.
 //! <https://users.cs.utah.edu/~regehr/papers/swarm12.pdf>
 
+use dunlin_protocol::peer::GossipBounds;
 use dunlin_protocol::time::Span;
 
 use crate::chance::Chance;
@@ -34,6 +35,7 @@ pub fn drawn(chance: &mut Chance) -> Scenario {
         segment_bytes: *chance.pick(&[2 << 10, 8 << 10, 64 << 10]),
         padding,
         poison: maybe(chance, &[20, 60]),
+        gossip: GossipBounds::default(),
         climate: climate(chance),
         faults: faults(chance),
         // The last draws, so that a seed's others are the same with them and without.
@@ -68,6 +70,8 @@ fn climate(chance: &mut Chance) -> Climate {
         stragglers: *chance.pick(&[5, 20, 100]),
         link_loss: maybe(chance, &[200, 1_000]),
         message_loss: maybe(chance, &[30, 200]),
+        gossip_loss: 0,
+        forged: 0,
         reorder: maybe(chance, &[20, 200]),
         corrupt: maybe(chance, &[300, 2_000]),
         sync_ms: *chance.pick(&[1, 4, 20]),

@@ -73,6 +73,24 @@ impl Taps {
         }
     }
 
+    /// Every node gets a client that follows the stream, unless it has one: most take what comes.
+    pub fn everywhere(&mut self, tail: &Tail, world: &mut World) {
+        for node in 0..world.nodes.len() {
+            let follows = |tap: &Tap| {
+                tap.node == node
+                    && tap.life == world.life(node)
+                    && tap.stream == tail.stream
+                    && tap.from_start
+            };
+            if !world.is_up(node) || self.open.values().any(follows) || self.open.len() >= 2 * TAPS_MAX {
+                continue;
+            }
+            let id = world.request(node, Request::Tail(tail.clone()));
+            let pace = Span(*Chance::new(id.0).pick(&[0, 0, 0, 50, 1_000]));
+            self.opened(id, tail, node, pace, world);
+        }
+    }
+
     fn opened(&mut self, id: RequestId, tail: &Tail, node: usize, pace: Span, world: &World) {
         let tap = Tap {
             node,

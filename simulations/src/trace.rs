@@ -57,6 +57,11 @@ impl Trace {
                 let from = index_of(*from).map_or("?".into(), |index| index.to_string());
                 write!(line, "from n{from}: ").and_then(|()| say(&mut line, message, &index_of))
             }
+            Input::Broadcast { author, topic, broadcast } => {
+                let (author, after, last) =
+                    (index_of(*author), broadcast.after.seq.0, broadcast.last().seq.0);
+                write!(line, "broadcast of n{author:?} in {topic:?}: {}..={last}", after + 1)
+            }
             Input::Persisted { log, seq } => write!(line, "log {log:?} stands up to {}", seq.0),
             Input::Timer(timer) => write!(line, "{timer:?}"),
             Input::Returned { actor, call, outcome: Ok(outcome) } => {
@@ -124,7 +129,11 @@ fn say(line: &mut Line, message: &Message, index_of: &impl Fn(NodeId) -> Option<
         | Message::Ask { .. }
         | Message::Answer { .. }
         | Message::WantModules { .. }
-        | Message::Modules { .. } => write!(line, "{message:?}"),
+        | Message::Modules { .. }
+        | Message::Offer { .. }
+        | Message::InTopic { .. }
+        | Message::OutOfTopic { .. }
+        | Message::ByGossip { .. } => write!(line, "{message:?}"),
     }
 }
 

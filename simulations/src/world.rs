@@ -6,17 +6,19 @@
 //! | `world` | what will happen, and the clock that lets it happen |
 //! | `world/node` | a process with its disk and its own idea of the time |
 //! | `world/carry_out` | effects, and when their completions come |
+//! | `world/gossip` | what nodes broadcast, and whom it reaches |
 //! | `world/deeds` | what a run may do to the world: start, crash, pause, cut, damage |
 
 mod carry_out;
 mod deeds;
+mod gossip;
 mod node;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use dunlin_protocol::effect::{Effects, Input, RequestId, Timer};
 use dunlin_protocol::id::{LogId, NodeId, Position};
-use dunlin_protocol::peer::TapBounds;
+use dunlin_protocol::peer::{GossipBounds, TapBounds};
 use dunlin_protocol::rpc::Response;
 use dunlin_protocol::time::{Span, Time};
 use dunlin_protocol::wire::message::Message;
@@ -124,12 +126,14 @@ pub struct World {
     pub reports: Vec<(usize, &'static str, String)>,
     /// The stage whose outside is away: its calls are to be repeated later.
     pub stalled: Option<&'static str>,
+    /// Broadcasts that reached somebody.
+    pub broadcasts: u64,
     /// Damage that was done and not restored, by node.
     pub wounds: Vec<(usize, Wound)>,
 }
 
 impl World {
-    pub fn new(seed: u64, nodes: usize, climate: Climate, segment_bytes: u64) -> World {
+    pub fn new(seed: u64, nodes: usize, gossip: GossipBounds, climate: Climate, segment_bytes: u64) -> World {
         let mut chance = Chance::new(seed);
         // Drawn apart, so that a seed's other draws are the same whatever taps share.
         let mut apart = Chance::new(seed ^ 0x7a95);
@@ -137,7 +141,7 @@ impl World {
             window_bytes: *apart.pick(&[0, 400, 4_000, TapBounds::default().window_bytes]),
             behind_max: *apart.pick(&[1, 2, 12]),
         };
-        let nodes = (0..nodes).map(|_| Node::new(&mut chance, segment_bytes, taps)).collect();
+        let nodes = (0..nodes).map(|_| Node::new(&mut chance, segment_bytes, taps, gossip)).collect();
         World {
             now: BEGINNING,
             nodes,
@@ -155,6 +159,7 @@ impl World {
             excused: BTreeSet::new(),
             reports: Vec::new(),
             stalled: None,
+            broadcasts: 0,
             wounds: Vec::new(),
         }
     }
@@ -279,6 +284,8 @@ impl World {
             Input::Persisted { log, seq } => self.history.stands((node, *log), *seq),
             Input::PersistFailed { log, seq, .. } => self.history.failed((node, *log), *seq),
             Input::Message { from, message } => self.watch.hear(node, *from, message),
+            // It left the topic while this was on its way.
+            Input::Broadcast { topic, .. } if !self.nodes[node].topics.contains(topic) => return,
             _ => {}
         }
         let now = self.nodes[node].clock.at(self.now);

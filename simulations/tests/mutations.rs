@@ -68,6 +68,8 @@ mutations! {
     removed_node_heard HearTheRemoved "given-up" 129 "listens to it"
     older_copy_trusted TrustOldCopy "old-copy" 129 "older copy"
     floor_not_raised ForgetFloor "damage-retention" 129 "did not notice"
+    broadcasts_of_anyone_taken TakeFromAnyone "fan-out-faults" 129 "with other bytes"
+    broadcasts_taken_over_gaps TakeOverGaps "fan-out" 129 "and not"
     catalog_told_before_persisted TellCatalogEarly "crashes" 129 "does not stand on its disk"
 }
 

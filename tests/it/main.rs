@@ -27,6 +27,7 @@ mod dead_letters;
 mod demo;
 mod elsewhere;
 mod errors;
+mod fan_out;
 mod floods;
 mod flow;
 mod full_disk;

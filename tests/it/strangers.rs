@@ -122,13 +122,13 @@ fn nobody_is_let_in_by_a_hello_that_is_not_his() {
         let future = Hello { versions: Versions { min: 7, max: 9 }, ..stranger.as_member(member.clone()) };
         let refused = stranger.connect(&address).await.unwrap().hello(&future).await.unwrap_err();
         assert!(
-            refused.to_string().contains("no common wire version: one side speaks 2 to 2, the other 7 to 9"),
+            refused.to_string().contains("no common wire version: one side speaks 3 to 3, the other 7 to 9"),
             "{refused}"
         );
         // And one that speaks ours among others is agreed with.
         let both = Hello { versions: Versions { min: 1, max: 9 }, ..stranger.as_member(member) };
         let connection = stranger.connect(&address).await.unwrap();
-        assert_eq!(connection.hello(&both).await.unwrap().1.version, 2);
+        assert_eq!(connection.hello(&both).await.unwrap().1.version, 3);
 
         // Bytes that are no hello: too long, cut off, noise, a frame of another framing.
         let whole = codec::encode(&genuine);

@@ -12,8 +12,8 @@ use dunlin_protocol::pipeline::manifest::{Connector, Durability, Source};
 use dunlin_protocol::rpc::lines::{LineProducer, Lines};
 use dunlin_protocol::rpc::tailed::{Run, Tailed};
 use dunlin_protocol::rpc::{
-    ActorStatus, Cursor, CursorAt, Fault, FaultKind, PipelineState, Request, Response, Shown, StageStatus,
-    Status, Superseded, Tail, TailEvent, TailFrom,
+    ActorStatus, Cursor, CursorAt, FanOut, Fault, FaultKind, PipelineState, Request, Response, Shown,
+    StageStatus, Status, Superseded, Tail, TailEvent, TailFrom,
 };
 use dunlin_protocol::time::{Span, Time};
 use tokio::net::TcpListener;
@@ -113,7 +113,12 @@ fn shown() -> Shown {
         state: PipelineState::Degraded,
         durability: Durability::Disk,
         copies: 1,
-        stages: vec![StageStatus { stage: "clean".into(), from: vec!["quotes".into()], actors: vec![actor] }],
+        stages: vec![StageStatus {
+            stage: "clean".into(),
+            from: vec!["quotes".into()],
+            fan_out: Some(FanOut::Gossip { nodes: 7 }),
+            actors: vec![actor],
+        }],
         superseded: vec![Superseded { revision: Digest([3; 32]), node: NodeId([4; 32]) }],
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -107,6 +108,8 @@ pub struct Start<'a> {
     pub label: Option<&'a str>,
     /// It looks for no others on the local network.
     pub apart: bool,
+    /// Nodes that tap a stream from which on it goes by gossip; none: as usual.
+    pub gossip_from: Option<NonZeroUsize>,
 }
 
 /// The nodes and their folder. Dropping it stops them and removes everything.
@@ -156,9 +159,10 @@ impl Children {
         if let Some(label) = start.label {
             command.args(["--label", label]);
         }
-        if start.apart {
+        if start.apart || start.gossip_from.is_some() {
             let config = self.folder.join("node.toml");
-            fs::write(&config, "mdns = false\n")
+            let from = start.gossip_from.map(|from| format!("gossip_from = {from}\n")).unwrap_or_default();
+            fs::write(&config, format!("mdns = {}\n{from}", !start.apart))
                 .with_context(|| format!("the {what} cannot write a file"))?;
             command.arg("--config").arg(config);
         }

@@ -1,7 +1,7 @@
 //! `nodes`, `status`, `pipelines`, `show`, `remove`, `state`: what is there.
 
 use dunlin_protocol::id::Name;
-use dunlin_protocol::rpc::{ActorStatus, Request, Response};
+use dunlin_protocol::rpc::{ActorStatus, FanOut, Request, Response};
 
 use super::arguments::StateArguments;
 use super::client::{Client, ask_patiently};
@@ -93,12 +93,13 @@ pub fn show(client: &dyn Client, pipeline: Name, out: &Output) -> anyhow::Result
     for stage in &shown.stages {
         let from = if stage.from.is_empty() { "-".to_string() } else { stage.from.join(",") };
         if stage.actors.is_empty() {
-            rows.push(vec![stage.stage.clone(), from.clone(), "none yet".into()]);
+            rows.push(vec![stage.stage.clone(), from.clone(), "-".into(), "none yet".into()]);
         }
         for actor in &stage.actors {
             rows.push(vec![
                 stage.stage.clone(),
                 from.clone(),
+                fan_out(stage.fan_out),
                 actor.actor.to_string().chars().take(8).collect(),
                 short(&actor.node.to_string()),
                 actor.events_in.to_string(),
@@ -113,7 +114,8 @@ pub fn show(client: &dyn Client, pipeline: Name, out: &Output) -> anyhow::Result
             }
         }
     }
-    let header = ["STAGE", "FROM", "ACTOR", "NODE", "IN", "OUT", "LAG", "COMMITTED", "WATERMARK", "ERRORS"];
+    let header =
+        ["STAGE", "FROM", "FAN-OUT", "ACTOR", "NODE", "IN", "OUT", "LAG", "COMMITTED", "WATERMARK", "ERRORS"];
     out.table(&header, rows)?;
     troubles.iter().try_for_each(|trouble| out.line(trouble))?;
     for lost in &shown.superseded {
@@ -124,6 +126,16 @@ pub fn show(client: &dyn Client, pipeline: Name, out: &Output) -> anyhow::Result
         ))?;
     }
     given_up.iter().flat_map(sentences).try_for_each(|text| out.line(&text))
+}
+
+/// How a stage's stream goes to the nodes that tap it; `-` for none.
+fn fan_out(fan_out: Option<FanOut>) -> String {
+    match fan_out {
+        None => "-".to_string(),
+        Some(FanOut::Direct) => "direct".to_string(),
+        Some(FanOut::Gossip { nodes: 1 }) => "gossip to 1 node".to_string(),
+        Some(FanOut::Gossip { nodes }) => format!("gossip to {nodes} nodes"),
+    }
 }
 
 /// What an actor could not take, in words; `-` for nothing.

@@ -5,10 +5,14 @@ use libp2p::core::upgrade::{InboundUpgrade, OutboundUpgrade, UpgradeInfo};
 use libp2p::swarm::handler::{InboundUpgradeSend, OutboundUpgradeSend, UpgradeInfoSend};
 use libp2p::{Stream, StreamProtocol};
 
+use super::protocols::GOSSIP;
+
 /// The gate's own protocols, and those of `inner` when it is let in.
 pub(super) struct Admit<U> {
     pub own: Vec<StreamProtocol>,
     pub inner: Option<U>,
+    /// The other side is a member: gossip is for them alone.
+    pub member: bool,
 }
 
 /// The name of a protocol on one of the two sides of the gate.
@@ -38,7 +42,8 @@ impl<U: UpgradeInfoSend> UpgradeInfo for Admit<U> {
     type InfoIter = Vec<Side<U::Info>>;
 
     fn protocol_info(&self) -> Self::InfoIter {
-        let inner = self.inner.iter().flat_map(|inner| inner.protocol_info()).map(Side::Inner);
+        let inner = self.inner.iter().flat_map(|inner| inner.protocol_info());
+        let inner = inner.filter(|info| self.member || !info.as_ref().starts_with(GOSSIP)).map(Side::Inner);
         self.own.iter().cloned().map(Side::Own).chain(inner).collect()
     }
 }

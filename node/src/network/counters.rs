@@ -46,6 +46,18 @@ counters! {
     orders_dropped,
     /// Substreams refused because too many were open, or of a kind not meant for this side.
     substreams_refused,
+    /// Batches by gossip that this node made and somebody was sent, and their bytes.
+    broadcasts_out,
+    broadcast_bytes_out,
+    /// Batches that nobody was sent: nobody was in the topic, or all were busy.
+    broadcasts_unheard,
+    /// Batches by gossip that came for this node, and their bytes.
+    broadcasts_in,
+    broadcast_bytes_in,
+    /// Not of the log's own node, or not to be decoded.
+    broadcasts_refused,
+    /// Left out because a peer, or this node's core, was too busy; they are pulled.
+    broadcasts_dropped,
     rpc_calls,
     modules_fetched,
     modules_served,

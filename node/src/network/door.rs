@@ -198,13 +198,14 @@ impl<H: ConnectionHandler> ConnectionHandler for Door<H> {
                 Side::Listener => vec![HELLO],
                 Side::Dialer => vec![],
             };
-            return SubstreamProtocol::new(Admit { own, inner: None }, None);
+            return SubstreamProtocol::new(Admit { own, inner: None, member: false }, None);
         };
         let own = self.greeter.serves(*role).to_vec();
         let inner = self.inner.listen_protocol();
         let timeout = *inner.timeout();
         let (upgrade, info) = inner.into_upgrade();
-        SubstreamProtocol::new(Admit { own, inner: Some(upgrade) }, Some(info)).with_timeout(timeout)
+        SubstreamProtocol::new(Admit { own, inner: Some(upgrade), member: *role == Role::Member }, Some(info))
+            .with_timeout(timeout)
     }
 
     fn connection_keep_alive(&self) -> bool {

@@ -70,6 +70,10 @@ impl<B: NetworkBehaviour> Gate<B> {
         Gate { inner, greeter, knocking, strangers, pending }
     }
 
+    pub fn inner(&mut self) -> &mut B {
+        &mut self.inner
+    }
+
     /// Places are short: the oldest stranger of the address that has the most goes.
     fn make_room(&mut self) {
         let mut of: BTreeMap<Option<IpAddr>, usize> = BTreeMap::new();

@@ -27,6 +27,7 @@ use super::backoff::Backoff;
 use super::counters::Counters;
 use super::door::{OpenError, Reply};
 use super::gate::{GateEvent, node_id, peer_id};
+use super::gossip::{Spread, Topics};
 use super::hello::{Greeter, HelloError, Passed};
 use super::links::{Ended, Link, LinkId, Links};
 use super::modules;
@@ -62,6 +63,7 @@ pub(super) enum Order {
         protocol: StreamProtocol,
         reply: Reply,
     },
+    Spread(Spread),
     Stop,
 }
 
@@ -98,6 +100,7 @@ pub(super) struct State {
     /// Rotations of tokens when connections were looked through last.
     rotations: usize,
     next_link: u64,
+    topics: Topics,
     ended: (mpsc::Sender<Ended>, mpsc::Receiver<Ended>),
     opened: (mpsc::Sender<LinkOpened>, mpsc::Receiver<LinkOpened>),
     rpc_streams: Arc<Semaphore>,
@@ -134,6 +137,7 @@ impl State {
             neighbours: BTreeMap::new(),
             rotations: 0,
             next_link: 0,
+            topics: Topics::default(),
             // Reports are taken as fast as they come; a full channel makes a finished task wait.
             ended: mpsc::channel(NODES_MAX),
             opened: mpsc::channel(NODES_MAX),
@@ -177,6 +181,10 @@ impl Hub {
                 if let Some(connection) = self.state.members.get(&node).and_then(|m| m.connections.last()) {
                     self.swarm.behaviour_mut().open(node, *connection, protocol, reply);
                 }
+            }
+            Order::Spread(spread) => {
+                let gossip = &mut self.swarm.behaviour_mut().inner().gossip;
+                self.state.topics.carry_out(spread, gossip, &self.inbox, &self.counters);
             }
             Order::Stop => {}
         }
@@ -413,6 +421,10 @@ impl Hub {
                 gone.iter().for_each(|(peer, _)| {
                     self.state.neighbours.remove(peer);
                 });
+            }
+            GateEvent::Inner(InnerEvent::Gossip(event)) => {
+                let gossip = &mut self.swarm.behaviour_mut().inner().gossip;
+                self.state.topics.on_event(event, gossip, &self.inbox, &self.counters);
             }
             GateEvent::Inner(InnerEvent::Identify(_)) => {}
             GateEvent::Inner(InnerEvent::Limits(never) | InnerEvent::Memory(never)) => match never {},

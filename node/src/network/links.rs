@@ -274,6 +274,7 @@ fn weight(message: &Message) -> usize {
     BASE + match message {
         Message::Swim(bytes) => bytes.len(),
         Message::CatalogHeads(heads) => heads.len() * 64,
+        Message::Offer { outputs, .. } => outputs.len() * 2,
         Message::CatalogRecords { records: list, .. } => records(list),
         Message::Batch { slices, .. } => slices
             .iter()
@@ -291,6 +292,9 @@ fn weight(message: &Message) -> usize {
         | Message::Credit { .. }
         | Message::Unsubscribe { .. }
         | Message::FallBack { .. }
-        | Message::Refused { .. } => 0,
+        | Message::Refused { .. }
+        | Message::InTopic { .. }
+        | Message::OutOfTopic { .. }
+        | Message::ByGossip { .. } => 0,
     }
 }

@@ -11,6 +11,7 @@
 //! * **Hello** shows a certificate (members) or a token's proof (joiners, clients). What counts is
 //!   judged in `dunlin_protocol::wire::handshake`; the peer ids come from Noise or TLS.
 //! * **Links** carry the core's messages, at most one per pair of nodes, opened by the smaller id.
+//! * **Gossip** carries what many nodes read at once, between members, behind the same gate.
 //! * Nothing in the hub waits for a peer, and nothing that the driver calls waits at all.
 //!
 //! Substreams are opened by the door itself and not by `libp2p-stream`: that crate picks any
@@ -24,6 +25,7 @@ mod counters;
 mod door;
 mod frames;
 mod gate;
+mod gossip;
 mod hello;
 mod hub;
 mod identity;

@@ -6,20 +6,22 @@ use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use dunlin_protocol::id::{Digest, NodeId};
+use dunlin_protocol::id::{Digest, NodeId, TopicId};
 use dunlin_protocol::mesh::roll::Roll;
-use dunlin_protocol::wire::message::Message;
+use dunlin_protocol::wire::codec;
+use dunlin_protocol::wire::message::{Broadcast, Message};
 use futures::StreamExt as _;
 use libp2p::Multiaddr;
 use libp2p::multiaddr::Protocol;
 use libp2p::swarm::SwarmEvent;
 use thiserror::Error;
 use tokio::runtime::Handle;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
 
 use super::counters::Counters;
 use super::gate::peer_id;
+use super::gossip::Spread;
 use super::hello::{Credentials, Greeter};
 use super::hub::{Hub, Order, State, leads_to};
 use super::identity::{Identity, MeshIdentity};
@@ -31,6 +33,8 @@ use crate::inbox::Inbox;
 
 /// Orders that wait for the hub. Beyond: dropped and counted; the core repeats what matters.
 const ORDERS_MAX: usize = 4096;
+/// Broadcasts among them. Beyond: their stream goes directly for a while.
+const BROADCASTS_MAX: usize = 64;
 /// Binding takes no longer than this.
 const LISTEN_DEADLINE: Duration = Duration::from_secs(10);
 /// A stopping network is given this long to say goodbye.
@@ -97,6 +101,8 @@ pub struct Network {
     links: Arc<Links>,
     listening: Arc<Mutex<Vec<Multiaddr>>>,
     counters: Arc<Counters>,
+    /// Places of broadcasts that wait for the hub.
+    broadcasts: Arc<Semaphore>,
     fetcher: Fetcher,
     roll: Arc<watch::Sender<Option<Arc<Roll>>>>,
     runtime: Handle,
@@ -155,7 +161,9 @@ impl Network {
         let task = tokio::spawn(hub.run());
         let runtime = Handle::current();
         let task = Arc::new(Mutex::new(Some(task)));
-        Ok(Network { me, orders, links, listening, counters, fetcher, roll: Arc::new(roll), runtime, task })
+        let broadcasts = Arc::new(Semaphore::new(BROADCASTS_MAX));
+        let roll = Arc::new(roll);
+        Ok(Network { me, orders, links, listening, counters, broadcasts, fetcher, roll, runtime, task })
     }
 
     /// Who may come in from now on. Connections that may not stand any more end within a second.
@@ -176,6 +184,26 @@ impl Network {
     pub fn disconnect(&self, node: NodeId) {
         self.links.end(node);
         self.order(Order::Disconnect { node });
+    }
+
+    /// Takes part in the topic: what `writer` broadcasts there comes as `Input::Broadcast`.
+    pub fn join_topic(&self, topic: TopicId, writer: NodeId) {
+        self.order(Order::Spread(Spread::Join { topic, writer }));
+    }
+
+    pub fn leave_topic(&self, topic: TopicId) {
+        self.order(Order::Spread(Spread::Leave { topic }));
+    }
+
+    /// Queues a batch for all that are in the topic. False: there is no room for it. It ends in
+    /// `Input::NotBroadcast` when nobody could be sent it.
+    pub fn broadcast(&self, topic: TopicId, broadcast: &Broadcast) -> bool {
+        let Ok(place) = self.broadcasts.clone().try_acquire_owned() else {
+            self.counters.broadcasts_unheard.one();
+            return false;
+        };
+        let bytes = codec::encode(broadcast);
+        self.orders.try_send(Order::Spread(Spread::Broadcast { topic, bytes, place })).is_ok()
     }
 
     /// Ends in `ModuleHeld` or `ModuleMissing`.

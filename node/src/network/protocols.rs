@@ -11,6 +11,9 @@ pub(super) const RPC: StreamProtocol = StreamProtocol::new("/dunlin/rpc/1");
 /// Modules by digest, between members.
 pub(super) const MODULE: StreamProtocol = StreamProtocol::new("/dunlin/module/1");
 
+/// What gossipsub's protocols begin with: between members only.
+pub(super) const GOSSIP: &str = "/meshsub/";
+
 /// What a member may open, and what a client may.
 pub(super) const FOR_MEMBERS: &[StreamProtocol] = &[PEER, RPC, MODULE];
 pub(super) const FOR_CLIENTS: &[StreamProtocol] = &[RPC];

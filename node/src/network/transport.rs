@@ -13,6 +13,7 @@ use libp2p::{
 use thiserror::Error;
 
 use super::gate::Gate;
+use super::gossip;
 use super::hello::Greeter;
 
 const IDENTIFY_PROTOCOL: &str = "/dunlin/1";
@@ -33,6 +34,7 @@ pub(super) struct Inner {
     memory: memory_connection_limits::Behaviour,
     identify: identify::Behaviour,
     ping: ping::Behaviour,
+    pub gossip: gossip::Behaviour,
     mdns: Toggle<mdns::tokio::Behaviour>,
 }
 
@@ -43,6 +45,8 @@ pub(super) type GatedSwarm = Swarm<Gate<Inner>>;
 pub enum TransportError {
     #[error("the encrypted transport could not be set up: {0}")]
     Noise(#[from] noise::Error),
+    #[error("gossip could not be set up: {0}")]
+    Gossip(String),
 }
 
 pub(super) fn swarm(
@@ -50,7 +54,7 @@ pub(super) fn swarm(
     greeter: Arc<Greeter>,
     mdns: bool,
 ) -> Result<GatedSwarm, TransportError> {
-    let inner = inner(&key, mdns);
+    let inner = inner(&key, mdns)?;
     let gate = Gate::new(inner, greeter);
     let quic = |mut config: libp2p::quic::Config| {
         config.max_idle_timeout = 6_000;
@@ -82,7 +86,7 @@ pub(super) fn swarm(
     })
 }
 
-fn inner(key: &identity::Keypair, mdns: bool) -> Inner {
+fn inner(key: &identity::Keypair, mdns: bool) -> Result<Inner, TransportError> {
     let public = key.public();
     let limits = connection_limits::ConnectionLimits::default()
         .with_max_pending_incoming(Some(PENDING_MAX))
@@ -102,11 +106,12 @@ fn inner(key: &identity::Keypair, mdns: bool) -> Inner {
         }
         None => None,
     };
-    Inner {
+    Ok(Inner {
         limits: connection_limits::Behaviour::new(limits),
         memory: memory_connection_limits::Behaviour::with_max_percentage(MEMORY_PART_MAX),
         identify: identify::Behaviour::new(identify),
         ping: ping::Behaviour::new(ping),
+        gossip: gossip::behaviour(key)?,
         mdns: Toggle::from(mdns),
-    }
+    })
 }

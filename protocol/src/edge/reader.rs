@@ -6,7 +6,7 @@ use crate::id::{LogId, NodeId, Position, Seq};
 use crate::limits::{EDGE_CREDIT_BYTES, EDGE_REPEAT};
 use crate::mutation::{Mutation, planted};
 use crate::time::{Span, Time};
-use crate::wire::message::{EdgeId, Filter, From, Message, Slice};
+use crate::wire::message::{Broadcast, EdgeId, Filter, From, Message, Slice};
 
 /// Who reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -27,6 +27,8 @@ pub struct Ahead {
 
 /// A quiet edge repeats its credit this seldom.
 const QUIET_REPEAT: Span = Span(15_000);
+/// What was broadcast and has not come after this long is taken for lost.
+const LATE: Span = Span(300);
 
 #[derive(Debug)]
 pub struct Reader {
@@ -50,9 +52,26 @@ pub struct Reader {
     pub head: Seq,
     /// The log's `Close` came: it is told again to whoever subscribes behind it, and not taken twice.
     ended: bool,
+    /// What is new comes by gossip.
+    by_gossip: bool,
+    /// Where it stood, and since when it has known that more was broadcast.
+    lacks: Option<(Position, Time)>,
     live: bool,
     said_at: Option<Time>,
     heard_at: Time,
+}
+
+/// What a batch that came by gossip is to a reader.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Heard {
+    /// It follows on.
+    Next,
+    /// All of it was known.
+    Known,
+    /// It may follow on later.
+    Early,
+    /// It follows on, and there is no room: what came before has not been taken by anybody yet.
+    NoRoom,
 }
 
 /// What an incoming batch means.
@@ -87,6 +106,8 @@ impl Reader {
             untold: 0,
             head: Seq(0),
             ended: false,
+            by_gossip: false,
+            lacks: None,
             live: false,
             said_at: None,
             heard_at: Time(0),
@@ -124,7 +145,60 @@ impl Reader {
             self.from = From::Start;
         }
         self.live = false;
+        self.by_gossip = false;
+        self.lacks = None;
         self.said_at = None;
+    }
+
+    /// The writer says that what follows on `at` comes by gossip. False: that is not where this reader
+    /// stands, so something got lost.
+    pub fn on_by_gossip(&mut self, at: Position) -> bool {
+        if self.live && at == self.received {
+            self.by_gossip = true;
+            self.lacks = None;
+        }
+        !self.live || at.seq <= self.received.seq
+    }
+
+    pub fn outputs(&self) -> &[u16] {
+        &self.filter.outputs
+    }
+
+    pub fn is_by_gossip(&self) -> bool {
+        self.by_gossip
+    }
+
+    /// What this batch of the writer is to it.
+    pub fn hears(&self, broadcast: &Broadcast) -> Heard {
+        let fits = broadcast.after == self.received || planted(Mutation::TakeOverGaps);
+        match broadcast.last().seq <= self.received.seq {
+            true => Heard::Known,
+            false if !self.by_gossip || !fits => Heard::Early,
+            false if self.ended => Heard::Known,
+            false if self.held >= self.window => Heard::NoRoom,
+            false => Heard::Next,
+        }
+    }
+
+    /// Takes one that is `Heard::Next`.
+    pub fn take(&mut self, broadcast: &Broadcast, now: Time) -> Vec<Slice> {
+        self.heard_at = now;
+        self.lacks = None;
+        self.took(broadcast.slices.clone())
+    }
+
+    /// The log ends at `head`, and what was broadcast at `broadcast`.
+    pub fn on_head(&mut self, head: Seq, broadcast: Position, now: Time) {
+        self.head = self.head.max(head);
+        let known = self.lacks.is_some_and(|(at, _)| at == self.received);
+        if self.by_gossip && broadcast.seq > self.received.seq && !known {
+            self.lacks = Some((self.received, now));
+        }
+    }
+
+    /// What was broadcast behind its place is taken for lost.
+    pub fn is_late(&self, now: Time) -> bool {
+        self.lacks.is_some_and(|(at, since)| at == self.received && now >= since.after(LATE))
     }
 
     fn subscribe(&mut self, now: Time) -> Message {
@@ -150,6 +224,9 @@ impl Reader {
     pub fn beat(&mut self, now: Time, reachable: bool) -> Option<Message> {
         if !reachable {
             return None;
+        }
+        if self.is_late(now) {
+            self.lost();
         }
         if !self.live {
             let due = self.said_at.is_none_or(|at| now >= at.after(EDGE_REPEAT));
@@ -196,11 +273,17 @@ impl Reader {
         if self.ended {
             return Taken::Known;
         }
+        Taken::Slices(self.took(slices))
+    }
+
+    fn took(&mut self, slices: Vec<Slice>) -> Vec<Slice> {
         self.ended = slices.iter().any(|slice| slice.closed.is_some());
-        self.received = last;
-        self.from = From::After(last);
+        if let Some(last) = slices.last() {
+            self.received = last.position;
+            self.from = From::After(last.position);
+        }
         self.held += slices.iter().map(Slice::weight).sum::<u64>();
-        Taken::Slices(slices)
+        slices
     }
 
     /// `bytes` of what came are done with; `committed` is where their effects stand. Returns a
@@ -210,8 +293,10 @@ impl Reader {
         self.untold += bytes;
         self.held = self.held.saturating_sub(bytes);
         self.committed = committed;
-        // Worth a message once a quarter of the window is free again, or all that came is done.
-        let worth = self.untold >= EDGE_CREDIT_BYTES / 4 || self.held == 0;
+        // Worth a message once a quarter of the window is free again, or all that came is done; of many
+        // readers the writer hears only the former.
+        let done = self.held == 0 && !self.by_gossip;
+        let worth = self.untold >= EDGE_CREDIT_BYTES / 4 || done;
         (self.live && worth).then(|| self.credit(now))
     }
 

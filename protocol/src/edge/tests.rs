@@ -3,7 +3,7 @@
 use alloc::vec;
 use alloc::vec::Vec;
 
-use super::reader::{Owner, Reader, Taken};
+use super::reader::{Heard, Owner, Reader, Taken};
 use super::writer::{Push, Subscription};
 use bytes::Bytes;
 
@@ -16,7 +16,7 @@ use crate::mesh::catalog::LogName;
 use crate::pipeline::manifest::{Durability, Retention};
 use crate::pipeline::plan::SlotRange;
 use crate::time::Time;
-use crate::wire::message::{EdgeId, Filter, From, Message, Slice};
+use crate::wire::message::{Broadcast, EdgeId, Filter, From, Message, Slice};
 
 const NOW: Time = Time(10_000);
 
@@ -254,4 +254,65 @@ fn what_is_no_longer_in_memory_is_read() {
     let found = Recovered { head, first: Seq(1), covered: Position::START, bytes: 100 };
     log.recover(found, None, Time(0));
     assert_eq!(subscription(&log, 100).push(&log), Push::Read(Seq(1)));
+}
+
+/// A tap's reader that goes by gossip, and the batches that are broadcast of a log of so many records.
+fn by_gossip(payloads: &[usize]) -> (Reader, Vec<Broadcast>) {
+    let log = log_of(payloads);
+    let batches = batches(&log).into_iter();
+    let broadcasts = batches.map(|(after, slices)| Broadcast { after, slices, head: Seq(9) }).collect();
+    let mut reader = Reader::new(EdgeId(1), LogId([2; 16]), NodeId([1; 32]), Owner::Hub, all(), From::Start);
+    reader.beat(NOW, true);
+    reader.on_subscribed(Position::START, Seq(0), NOW);
+    assert!(reader.on_by_gossip(Position::START));
+    (reader, broadcasts)
+}
+
+#[test]
+fn what_comes_by_gossip_is_taken_in_order_and_once() {
+    let (mut reader, all) = by_gossip(&[10, 10]);
+    let hears = |reader: &Reader| all.iter().map(|it| reader.hears(it)).collect::<Vec<Heard>>();
+    let (next, early, known) = (Heard::Next, Heard::Early, Heard::Known);
+    assert_eq!(hears(&reader), [next, early, early]);
+    reader.take(&all[0], NOW);
+    assert_eq!(hears(&reader), [known, next, early]);
+    let mut other = all[1].clone();
+    other.after.hash = Hash([9; 16]);
+    assert_eq!(reader.hears(&other), early, "not what follows on what it has");
+    reader.lost();
+    assert_eq!(hears(&reader), [known, early, early], "it goes directly");
+}
+
+#[test]
+fn a_slow_reader_takes_nothing_by_gossip_beyond_its_window() {
+    let (mut reader, all) = by_gossip(&[10, EDGE_CREDIT_BYTES as usize, 10]);
+    all[..3].iter().for_each(|broadcast| _ = reader.take(broadcast, NOW));
+    assert_eq!(reader.hears(&all[3]), Heard::NoRoom);
+    reader.lost();
+    match reader.beat(NOW, true) {
+        Some(Message::Subscribe { from, credit, .. }) => {
+            assert_eq!((from, credit), (From::After(all[2].last()), 0), "it pulls once there is room");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_lost_broadcast_is_asked_for_once_it_is_late() {
+    let (mut reader, all) = by_gossip(&[10, 10]);
+    reader.take(&all[0], NOW);
+    reader.on_head(Seq(9), all[0].last(), NOW);
+    assert!(!reader.is_late(NOW.after(EDGE_REPEAT)), "it has all that was broadcast");
+    reader.on_head(Seq(9), all[1].last(), NOW);
+    assert!(!reader.is_late(NOW));
+    let later = NOW.after(EDGE_REPEAT);
+    assert!(reader.is_late(later));
+    match reader.beat(later, true) {
+        Some(Message::Subscribe { from, .. }) => assert_eq!(from, From::After(all[0].last())),
+        other => panic!("{other:?}"),
+    }
+    let (mut reader, all) = by_gossip(&[10, 10]);
+    reader.on_head(Seq(9), all[0].last(), NOW);
+    reader.take(&all[0], NOW);
+    assert!(!reader.is_late(later), "it only took its time");
 }

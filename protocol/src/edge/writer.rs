@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 
 use crate::effect::ReadId;
-use crate::id::{Hash, LogId, Position, SLOTS, Seq, slot_of};
+use crate::id::{Hash, LogId, Position, SLOTS, Seq, TopicId, slot_of};
 use crate::log::record::Body;
 use crate::log::writer::{Kept, Log, events_in};
 use crate::mutation::{Mutation, planted};
@@ -28,6 +28,12 @@ pub struct Subscription {
     passed: u64,
     looked_at: u64,
     taken: u64,
+    /// The topic by which all of this may come, if it is read whole by another node.
+    pub topic: Option<TopicId>,
+    /// It gets what is new by gossip: nothing more is sent to it before it subscribes again.
+    pub by_gossip: bool,
+    /// Nothing beyond this is sent to it now.
+    pub until: Seq,
     /// A read of older records is under way for it.
     pub reading: Option<ReadId>,
     /// What the reader's last `Credit` said it had received: told twice means the rest was lost.
@@ -60,6 +66,9 @@ impl Subscription {
             sent: at,
             sent_bytes: 0,
             granted: credit,
+            topic: None,
+            by_gossip: false,
+            until: Seq(u64::MAX),
             reading: None,
             last_received: None,
         }
@@ -75,6 +84,24 @@ impl Subscription {
         self.granted = self.granted.max(total);
         self.last_received = Some(received);
         stalled
+    }
+
+    /// It has no use for credit: it says how far it came, by `received`, while the broadcasts that it gets
+    /// stand at `sent`. True: told twice, so what was broadcast got lost.
+    pub fn on_word(&mut self, total: u64, received: Position, sent: Position) -> bool {
+        let stalled = self.last_received == Some(received) && self.granted == total && sent != received;
+        self.granted = total;
+        self.last_received = Some(received);
+        stalled
+    }
+
+    /// So many bytes may be sent in all.
+    pub fn grant(&mut self, total: u64) {
+        self.granted = self.granted.max(total);
+    }
+
+    pub fn sent_bytes(&self) -> u64 {
+        self.sent_bytes
     }
 
     /// More may be sent.
@@ -99,7 +126,7 @@ impl Subscription {
 
     /// The next batch out of what is in memory.
     pub fn push(&mut self, log: &Log) -> Push {
-        if self.reading.is_some() || self.sent.seq >= log.served().seq || !self.has_credit() {
+        if self.reading.is_some() || self.sent.seq >= log.served().seq.min(self.until) || !self.has_credit() {
             return Push::Nothing;
         }
         let next = self.sent.seq.next();
@@ -122,9 +149,10 @@ impl Subscription {
     }
 
     fn batch_of<'a>(&mut self, records: impl Iterator<Item = &'a Kept>) -> Option<Push> {
-        let after = self.sent;
+        let (after, until) = (self.sent, self.until);
         let mut slices: Vec<Slice> = Vec::new();
         let mut weight = 0;
+        let records = records.take_while(|kept| kept.position.seq <= until);
         for kept in records.take(PUSH_RECORDS) {
             let known = self.sent.hash != Hash::default();
             if known && kept.previous != self.sent.hash {

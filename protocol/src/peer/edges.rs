@@ -5,6 +5,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::Peer;
+use super::fanout::Fanout;
 use crate::edge::reader::{Ahead, Owner, Taken};
 use crate::edge::writer::{Push, Subscription};
 use crate::effect::{Effect, Effects, Level, ReadId};
@@ -90,15 +91,13 @@ impl Peer {
         // Who stands at a closed log's end is told again which log follows: something is still to come.
         let closed = writer.closed.filter(|_| at.seq == head);
         let end = if closed.is_some() { head.next() } else { head };
-        let subscription = Subscription::new(writer, reader, filter, at, credit);
+        let mut subscription = Subscription::new(writer, reader, filter, at, credit);
         let behind = subscription.behind(writer);
+        subscription.topic = Fanout::topic_for(&subscription, node == self.me);
         if let Some(reader) = reader {
             self.reader_committed(node, log, reader, committed);
         }
-        self.subscriptions.insert((node, edge), subscription);
-        *self.subscriptions_of.entry(node).or_insert(0) += 1;
-        self.subscribers.entry(log).or_default().insert((node, edge));
-        self.wake_reader(log, (node, edge));
+        self.hold((node, edge), subscription);
         self.send(node, Message::Subscribed { edge, at, head: end, behind }, effects);
         if closed.is_some() {
             let slices = alloc::vec![Slice { position: at, events: Vec::new(), mark: None, closed }];
@@ -107,10 +106,19 @@ impl Peer {
         if let Some(reader) = reader {
             self.passed_before(log, reader);
         }
+        self.on_whole_reader((node, edge), effects);
+    }
+
+    pub(super) fn hold(&mut self, of: (NodeId, EdgeId), subscription: Subscription) {
+        let log = subscription.log;
+        self.subscriptions.insert(of, subscription);
+        *self.subscriptions_of.entry(of.0).or_insert(0) += 1;
+        self.subscribers.entry(log).or_default().insert(of);
+        self.wake_reader(log, of);
     }
 
     /// This reader may be sent something, whatever the others of its log may.
-    fn wake_reader(&mut self, log: LogId, of: (NodeId, EdgeId)) {
+    pub(super) fn wake_reader(&mut self, log: LogId, of: (NodeId, EdgeId)) {
         self.willing.entry(log).or_default().insert(of);
         self.restless_edges.insert(of);
     }
@@ -141,6 +149,9 @@ impl Peer {
         let Some(subscription) = self.subscriptions.get_mut(&(node, edge)) else {
             return self.send(node, Message::Refused { edge, why: Refusal::Unknown }, effects);
         };
+        if subscription.by_gossip {
+            return self.on_word_of((node, edge), total, received, committed, effects);
+        }
         let log = subscription.log;
         let stalled = subscription.on_credit(total, received);
         let (reader, sent) = (subscription.reader, subscription.sent());
@@ -200,7 +211,7 @@ impl Peer {
         }
     }
 
-    fn not_willing(&mut self, log: LogId, of: (NodeId, EdgeId)) {
+    pub(super) fn not_willing(&mut self, log: LogId, of: (NodeId, EdgeId)) {
         if let Some(willing) = self.willing.get_mut(&log) {
             willing.remove(&of);
             if willing.is_empty() {
@@ -218,6 +229,7 @@ impl Peer {
                 self.subscriptions_of.remove(&node);
             }
         }
+        self.fanout.lost_reader((node, edge), subscription.topic);
         Some(subscription)
     }
 
@@ -245,6 +257,9 @@ impl Peer {
     /// The same for one reader. Who has no credit left is not looked at again before it grants more:
     /// a node may hold many such readers here, and they cost the others nothing.
     pub(super) fn serve_reader(&mut self, of: (NodeId, EdgeId), effects: &mut Effects) {
+        if !self.may_be_served(of, effects) {
+            return;
+        }
         loop {
             let Some(subscription) = self.subscriptions.get_mut(&of) else { return };
             let log = subscription.log;
@@ -256,7 +271,7 @@ impl Peer {
                 self.not_willing(log, of);
             }
             if !more {
-                return;
+                return self.was_served(of, effects);
             }
         }
     }
@@ -265,6 +280,9 @@ impl Peer {
     fn carry_out(&mut self, log: LogId, to: (NodeId, EdgeId), push: Push, effects: &mut Effects) -> bool {
         let (node, edge) = to;
         match push {
+            Push::Batch { after, slices } if self.fanout.is_cursor(to) => {
+                self.broadcast(to, after, slices, effects)
+            }
             Push::Batch { after, slices } => {
                 let (head, behind) = match (self.logs.get(&log), self.subscriptions.get(&to)) {
                     (Some(writer), Some(reader)) => (writer.persisted().seq, reader.behind(writer)),
@@ -409,9 +427,13 @@ impl Peer {
             return self.send(node, Message::Unsubscribe { edge }, effects);
         };
         // One without slices tells where the log stands now; another one that is known is an old one.
-        let tells = slices.is_empty() && after == reader.received();
+        let tells_head = slices.is_empty();
+        let tells = tells_head && after == reader.received();
         match reader.on_batch(after, slices, ahead.head, now) {
             Taken::Known => {
+                if tells_head {
+                    reader.on_head(ahead.head, after, now);
+                }
                 let (owner, log, head) = (reader.owner, reader.log, reader.head);
                 if let Owner::Actor(actor) = owner
                     && let Some(upstream) =

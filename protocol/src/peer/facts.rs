@@ -42,6 +42,7 @@ impl Peer {
         self.settling.remove(&node);
         self.heads_answered.remove(&node);
         self.drop_subscriptions_of(node);
+        self.fanout.forget(node);
         for reader in self.readers.values_mut().filter(|reader| reader.writer == node) {
             reader.lost();
         }

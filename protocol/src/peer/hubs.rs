@@ -81,6 +81,12 @@ impl Hubs {
         self.line.len()
     }
 
+    /// The edges by which this node reads these outputs of the log.
+    pub(super) fn edges_of(&self, log: &LogId, outputs: &[u16]) -> Vec<EdgeId> {
+        let key = (*log, outputs.to_vec());
+        self.of.get(&key).into_iter().flatten().copied().collect()
+    }
+
     pub(super) fn window(&self, edge: &EdgeId) -> Option<&Window> {
         self.hubs.get(edge)?.window.as_ref()
     }

@@ -13,6 +13,8 @@
 //! | `publish` | events entering |
 //! | `taps` | clients that follow a stream |
 //! | `hubs` | what taps of one log share |
+//! | `fanout` | streams that many nodes tap, given to gossip |
+//! | `topics` | what comes by gossip, taken |
 //! | `letters` | dead letters: listed, replayed, dropped |
 //! | `questions` | clients' questions, gathered from other nodes |
 //! | `reports` | what this node answers of itself, its actors and the mesh |
@@ -28,6 +30,7 @@ mod actors;
 mod deploy;
 mod edges;
 mod facts;
+mod fanout;
 mod hand_over;
 mod hubs;
 mod letters;
@@ -41,6 +44,7 @@ mod start;
 mod taps;
 #[cfg(test)]
 mod tests;
+mod topics;
 mod wiring;
 
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -56,7 +60,7 @@ use crate::actor::source::{Asker, SourceLog};
 use crate::edge::reader::{Ahead, Reader};
 use crate::edge::writer::Subscription;
 use crate::effect::{ConnectorState, Effect, Effects, Input, Level, LookId, ReadId, Report, RequestId};
-use crate::id::{Digest, LogId, Name, NodeId, Seq};
+use crate::id::{Digest, LogId, Name, NodeId, Seq, TopicId};
 use crate::log::record::Record;
 use crate::log::writer::Log;
 use crate::mesh::catalog::{Catalog, NodeFacts};
@@ -66,6 +70,7 @@ use crate::rpc::{Fault, FaultKind, LettersMoved, Publish, Reply, Response};
 use crate::time::Time;
 use crate::wire::message::{AskId, EdgeId, Message};
 
+pub use fanout::GossipBounds;
 pub use hubs::TapBounds;
 
 /// Who this node is. The same configuration and the same inputs give the same effects.
@@ -83,6 +88,7 @@ pub struct PeerConfig {
     /// It came into its mesh by a token, so there are others, whether it has heard of them or not.
     pub joined: bool,
     pub taps: TapBounds,
+    pub gossip: GossipBounds,
 }
 
 pub struct Peer {
@@ -139,6 +145,9 @@ pub struct Peer {
     reads: BTreeMap<ReadId, (NodeId, EdgeId)>,
     taps: BTreeMap<RequestId, taps::Tap>,
     hubs: hubs::Hubs,
+    fanout: fanout::Fanout,
+    /// The topics of others that this node is in.
+    topics: BTreeMap<TopicId, topics::Topic>,
     gathers: BTreeMap<u64, questions::Gather>,
     asks: BTreeMap<AskId, questions::Asked>,
     /// Letters of this node that are being replayed or dropped.
@@ -218,6 +227,8 @@ impl Peer {
             reads: BTreeMap::new(),
             taps: BTreeMap::new(),
             hubs: hubs::Hubs::new(config.taps),
+            fanout: fanout::Fanout::new(config.gossip),
+            topics: BTreeMap::new(),
             gathers: BTreeMap::new(),
             asks: BTreeMap::new(),
             letter_orders: BTreeMap::new(),
@@ -255,7 +266,7 @@ impl Peer {
     }
 
     /// What is held on behalf of somebody who waits: all zero when nobody does any more.
-    pub fn under_way(&self) -> [(&'static str, usize); 11] {
+    pub fn under_way(&self) -> [(&'static str, usize); 12] {
         [
             ("questions", self.asks.len()),
             ("gatherings", self.gathers.len()),
@@ -263,6 +274,7 @@ impl Peer {
             ("reads", self.reads.len()),
             ("hubs", self.hubs.len()),
             ("taps that wait for a hub", self.hubs.waiting()),
+            ("topics", self.topics.len()),
             ("deploys", self.deploys.len()),
             ("facts to be told", self.tellings.len()),
             ("wanted modules", self.module_wants.len()),
@@ -312,6 +324,10 @@ impl Peer {
             Input::Connected { node } => self.on_connected(node, effects),
             Input::Disconnected { node } => self.on_disconnected(node, effects),
             Input::Message { from, message } => self.on_message(from, message, effects),
+            Input::Broadcast { author, topic, broadcast } => {
+                self.on_broadcast(author, topic, broadcast, effects)
+            }
+            Input::NotBroadcast { topic } => self.on_not_broadcast(topic, effects),
             Input::Admitted { node } => self.on_admitted(node, effects),
             Input::SaidRemoved { by } => self.on_said_removed(by, effects),
             Input::Request { id, request } => self.on_request(id, request, effects),
@@ -392,6 +408,10 @@ impl Peer {
             Message::Answer { ask, reply } => self.on_reply(from, ask, reply, effects),
             Message::WantModules { ask, digests } => self.on_want_modules(from, ask, digests, effects),
             Message::Modules { ask, missing } => self.on_modules(from, ask, missing, effects),
+            Message::Offer { log, outputs } => self.on_offer(from, log, outputs, effects),
+            Message::InTopic { topic } => self.on_in_topic(from, topic),
+            Message::OutOfTopic { topic } => self.on_out_of_topic(from, topic, effects),
+            Message::ByGossip { edge, at } => self.on_by_gossip(from, edge, at, effects),
         }
     }
 

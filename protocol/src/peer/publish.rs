@@ -348,6 +348,7 @@ mod tests {
             mesh,
             joined: true,
             taps: crate::peer::TapBounds::default(),
+            gossip: crate::peer::GossipBounds::default(),
         });
         let other = crate::id::NodeId(key(8).verifying_key().to_bytes());
         let publish = Publish {

@@ -11,10 +11,11 @@ use crate::id::{Digest, LogId, Name, NodeId, SLOTS};
 use crate::log::writer::Log;
 use crate::mesh::assignment::Standing;
 use crate::mesh::catalog::LogName;
+use crate::pipeline::manifest::StreamName;
 use crate::pipeline::plan::UnitId;
 use crate::rpc::{
-    ActorReport, ActorStatus, Liveness, NodeStatus, PipelineState, PipelineStatus, Shown, StageStatus,
-    Status, Superseded,
+    ActorReport, ActorStatus, FanOut, Liveness, NodeStatus, PipelineState, PipelineStatus, Shown,
+    StageStatus, Status, Superseded,
 };
 use crate::time::Time;
 
@@ -60,6 +61,7 @@ impl Peer {
                     unit: assigned.unit.id.clone(),
                     status: self.absent(*log, self.me),
                     waiting: Vec::new(),
+                    by_gossip: Vec::new(),
                 });
             }
         }
@@ -83,9 +85,17 @@ impl Peer {
             .filter_map(|(log, writer)| {
                 let (pipeline, unit) = wanted(&writer.name)?;
                 let (status, waiting) = (self.actor_status(*log)?, self.waiting_for(writer));
-                Some(ActorReport { pipeline, unit, status, waiting })
+                let by_gossip = self.streams_by_gossip(log);
+                Some(ActorReport { pipeline, unit, status, waiting, by_gossip })
             })
             .collect()
+    }
+
+    fn streams_by_gossip(&self, log: &LogId) -> Vec<(StreamName, Vec<NodeId>)> {
+        let outputs = self.wiring.assignment().log(log).map(|assigned| &assigned.unit.chain.outputs);
+        let stream = |index: &u16| Some(outputs?.get(usize::from(*index))?.stream.clone());
+        let by_gossip = self.fanout.by_gossip(log).into_iter();
+        by_gossip.filter_map(|(outputs, nodes)| Some((outputs.first().and_then(stream)?, nodes))).collect()
     }
 
     /// What readers of this log that are away have not committed, as many events as their share of it.
@@ -241,7 +251,8 @@ impl Peer {
         }
         for row in self.wiring.rows_of(pipeline) {
             let actors = row.units.iter().filter_map(|unit| by_unit.get(unit)).flatten().cloned().collect();
-            stages.push(StageStatus { stage: row.name, from: row.from, actors });
+            let fan_out = self.fan_out(pipeline, &row.name, reports);
+            stages.push(StageStatus { stage: row.name, from: row.from, fan_out, actors });
         }
         Some(Shown {
             pipeline: pipeline.clone(),
@@ -251,6 +262,19 @@ impl Peer {
             copies: manifest.copies,
             stages,
             superseded: self.superseded_deploys(pipeline),
+        })
+    }
+
+    fn fan_out(&self, pipeline: &Name, stage: &str, reports: &[ActorReport]) -> Option<FanOut> {
+        let stream = StreamName { base: stage.parse().ok()?, side: None };
+        if !self.wiring.has_stream(pipeline, &stream) {
+            return None;
+        }
+        let by_gossip = reports.iter().flat_map(|report| &report.by_gossip);
+        let of_it = by_gossip.filter(|(of, _)| of.base == stream.base).flat_map(|(_, nodes)| nodes);
+        Some(match of_it.collect::<BTreeSet<&NodeId>>().len() {
+            0 => FanOut::Direct,
+            nodes => FanOut::Gossip { nodes: u32::try_from(nodes).unwrap_or(u32::MAX) },
         })
     }
 

@@ -139,6 +139,7 @@ impl Peer {
             Timer::Beat => self.beat(effects),
             Timer::Actor(log) => self.on_actor_timer(log, effects),
             Timer::Ask => self.expire_questions(effects),
+            Timer::Broadcast => self.broadcasts_due(),
             Timer::Retention => {
                 self.keep_house(effects);
                 effects
@@ -165,6 +166,8 @@ impl Peer {
         }
         self.repeat_edges(effects);
         self.take_turns(effects);
+        self.tend_fanout(effects);
+        self.tend_topics(effects);
         self.repeat_modules(effects);
         self.repeat_taking(effects);
         self.retry_openings(effects);

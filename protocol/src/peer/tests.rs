@@ -9,17 +9,17 @@ use alloc::vec::Vec;
 
 use bytes::Bytes;
 
-use super::{Peer, PeerConfig, TapBounds};
+use super::{GossipBounds, Peer, PeerConfig, TapBounds};
 use crate::effect::{Effect, Effects, Input, Level, Outcome, RecoveredLog, Report, RequestId, Timer};
 use crate::event::Event;
-use crate::id::{Digest, Epoch, LogId, NodeId, Position, Seq};
+use crate::id::{Digest, Epoch, LogId, NodeId, Position, Seq, TopicId};
 use crate::log::record::{Body, Record};
 use crate::mesh::catalog::{LogName, NodeFacts};
 use crate::pipeline::manifest::{Manifest, Module, Operator};
 use crate::pipeline::plan::{Role, SlotRange};
 use crate::rpc::{Publish, Request, Response, TailEvent};
 use crate::time::{Span, Time};
-use crate::wire::message::{EdgeId, Filter, From, Message, Refusal};
+use crate::wire::message::{Broadcast, EdgeId, Filter, From, Message, Refusal};
 
 const PIPELINE: &str = r#"
 name = "p"
@@ -52,7 +52,8 @@ pub(super) struct Lone {
     /// What taps were answered.
     pub(super) tailed: BTreeMap<RequestId, Vec<TailEvent>>,
     reports: Vec<Report>,
-    sent: Vec<(NodeId, Message)>,
+    pub(super) sent: Vec<(NodeId, Message)>,
+    pub(super) broadcasts: Vec<(TopicId, Broadcast)>,
     /// Sequence numbers of the source's records whose events a function was given.
     seen: Vec<Seq>,
 }
@@ -85,11 +86,19 @@ impl Lone {
 
     /// The same, whatever the answer is.
     fn offer(&mut self, n: u64, bytes: usize) -> Response {
+        self.ask(Lone::one_event(n, bytes))
+    }
+
+    /// The same, without time passing.
+    pub(super) fn publish_at_once(&mut self, n: u64, bytes: usize) {
+        self.take(Input::Request { id: RequestId(1), request: Lone::one_event(n, bytes) });
+    }
+
+    fn one_event(n: u64, bytes: usize) -> Request {
         let payload = Bytes::from(format!(r#"{{"key":"k","fill":"{}"}}"#, "x".repeat(bytes)));
         let event = Event { key: Bytes::from_static(b"k"), time: Time(n), headers: Vec::new(), payload };
         let (pipeline, source) = ("p".parse().unwrap(), "in".parse().unwrap());
-        let publish = Publish { pipeline, source, producer: None, log: None, events: vec![event] };
-        self.ask(Request::Publish(publish))
+        Request::Publish(Publish { pipeline, source, producer: None, log: None, events: vec![event] })
     }
 
     fn said(&self, what: &str) -> Vec<&Report> {
@@ -112,10 +121,11 @@ impl Lone {
             mesh: "m".into(),
             joined,
             taps,
+            gossip: GossipBounds { from_nodes: 2, below_nodes: 2 },
         };
-        let (timers, answers, tailed, reports, sent, seen) = Default::default();
-        let mut node =
-            Lone { peer: Peer::new(config), now, disk, timers, answers, tailed, reports, sent, seen };
+        let (timers, answers, tailed, reports, sent, broadcasts, seen) = Default::default();
+        let peer = Peer::new(config);
+        let mut node = Lone { peer, now, disk, timers, answers, tailed, reports, sent, broadcasts, seen };
         node.take(Input::ModuleHeld { digest: Digest([0; 32]) });
         for (log, Kept { name, records, snapshot }) in node.disk.clone() {
             let first = records.first().map_or(Seq(1), |record| record.seq);
@@ -183,6 +193,10 @@ impl Lone {
                 self.sent.push((to, message));
                 None
             }
+            Effect::Broadcast { topic, broadcast } => {
+                self.broadcasts.push((topic, broadcast));
+                None
+            }
             Effect::SetTimer { timer, at } => {
                 self.timers.insert(timer, at);
                 None
@@ -198,6 +212,8 @@ impl Lone {
             | Effect::StopConnector { .. } => None,
             Effect::RemoveLog { .. }
             | Effect::LookUp { .. }
+            | Effect::JoinTopic { .. }
+            | Effect::LeaveTopic { .. }
             | Effect::Dial { .. }
             | Effect::Disconnect { .. }
             | Effect::Stop { .. }
@@ -224,7 +240,7 @@ impl Lone {
         self.answers.pop().expect("an answer")
     }
 
-    fn log_of(&self, role: Role) -> LogId {
+    pub(super) fn log_of(&self, role: Role) -> LogId {
         let is = |name: &LogName| matches!(name, LogName::Actor { unit, .. } if unit.role == role);
         *self.disk.iter().find(|(_, kept)| is(&kept.name)).expect("a log of this role").0
     }

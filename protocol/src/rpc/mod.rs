@@ -312,7 +312,18 @@ pub struct StageStatus {
     pub stage: String,
     /// The streams that it reads.
     pub from: Vec<String>,
+    /// How its stream goes to the nodes that tap it; none if it has no stream.
+    pub fan_out: Option<FanOut>,
     pub actors: Vec<ActorStatus>,
+}
+
+/// How a stream goes to those that tap it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FanOut {
+    /// To each node for itself.
+    Direct,
+    /// To so many nodes by gossip, to the others directly.
+    Gossip { nodes: u32 },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -392,4 +403,6 @@ pub struct ActorReport {
     /// Readers of its log on nodes that do not answer, each with about how many events of this log wait for
     /// it: they cannot tell themselves.
     pub waiting: Vec<(LogId, u64)>,
+    /// Its streams that go by gossip now, and to which nodes.
+    pub by_gossip: Vec<(StreamName, Vec<NodeId>)>,
 }

@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::event::Event;
-use crate::id::{Digest, Epoch, EventId, Hash, LetterId, LogId, NodeId, Position, Seq};
+use crate::id::{Digest, Epoch, EventId, Hash, LetterId, LogId, NodeId, Position, Seq, TopicId};
 use crate::log::record::{
     Advance, Append, Body, Change, Commit, DeadLetter, Emitted, EpochStart, Inherit, Observed, Parked,
     ParkedId, Produced, Record, Replayed, TimerChange,
@@ -27,7 +27,7 @@ use crate::wire::handshake::{
     Welcome,
 };
 use crate::wire::message::{
-    AskId, EdgeId, Filter, From, Head, Mark, Message, Refusal as EdgeRefusal, Slice, SliceEvent,
+    AskId, Broadcast, EdgeId, Filter, From, Head, Mark, Message, Refusal as EdgeRefusal, Slice, SliceEvent,
 };
 use crate::wire::token::{Token, TokenId};
 use crate::wire::{codec, token::TokenError};
@@ -100,7 +100,13 @@ fn messages_keep_their_bytes() {
         ("unsubscribe", Message::Unsubscribe { edge }),
         (
             "batch",
-            Message::Batch { edge, after: Position::START, slices: vec![slice], head: Seq(11), behind: 12 },
+            Message::Batch {
+                edge,
+                after: Position::START,
+                slices: vec![slice.clone()],
+                head: Seq(11),
+                behind: 12,
+            },
         ),
         ("subscribed", Message::Subscribed { edge, at: AT, head: Seq(11), behind: 12 }),
         ("fall back", Message::FallBack { edge, to: AT }),
@@ -109,9 +115,14 @@ fn messages_keep_their_bytes() {
         ("answer", Message::Answer { ask, reply: Reply::Actors(vec![]) }),
         ("want modules", Message::WantModules { ask, digests: vec![digest] }),
         ("modules", Message::Modules { ask, missing: vec![(digest, "gone".to_string())] }),
+        ("offer", Message::Offer { log: LOG, outputs: vec![1] }),
+        ("in topic", Message::InTopic { topic: TopicId::of(&LOG, &[1]) }),
+        ("out of topic", Message::OutOfTopic { topic: TopicId::of(&LOG, &[1]) }),
+        ("by gossip", Message::ByGossip { edge, at: AT }),
     ] {
         golden.add(name, &message);
     }
+    golden.add("broadcast", &Broadcast { after: Position::START, slices: vec![slice], head: Seq(11) });
     insta::assert_snapshot!("messages", golden.0);
 }
 

@@ -21,7 +21,7 @@ use crate::time::Time;
 use crate::wire::token::{Proof, Token, TokenId};
 
 /// The wire versions that this build speaks.
-pub const VERSIONS: Versions = Versions { min: 2, max: 2 };
+pub const VERSIONS: Versions = Versions { min: 3, max: 3 };
 /// Anything said in hello. Beyond: the connection is dropped.
 pub const HELLO_BYTES_MAX: usize = 4 << 10;
 /// Earlier rotations that a token is tried with, to say that it was revoked. Beyond: it is only wrong.

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::event::Event;
-use crate::id::{Digest, Hash, LogId, NodeId, Position, Seq};
+use crate::id::{Digest, Hash, LogId, NodeId, Position, Seq, TopicId};
 use crate::log::record::Record;
 use crate::pipeline::plan::SlotRange;
 use crate::rpc::{Question, Reply};
@@ -99,6 +99,50 @@ pub enum Message {
         ask: AskId,
         missing: Vec<(Digest, String)>,
     },
+
+    // --- fan-out ---
+    /// Writer to reader: these outputs of the log, whole, go to many nodes: join their topic. Repeated;
+    /// whoever hears it no more leaves.
+    Offer {
+        log: LogId,
+        outputs: Vec<u16>,
+    },
+    /// Reader to writer: this node is in the topic, so gossip reaches it.
+    InTopic {
+        topic: TopicId,
+    },
+    /// Reader to writer: it is not.
+    OutOfTopic {
+        topic: TopicId,
+    },
+    /// Writer to reader: what follows on `at` comes by gossip, and nothing more over the edge until the
+    /// reader subscribes again.
+    ByGossip {
+        edge: EdgeId,
+        at: Position,
+    },
+}
+
+/// A batch for every reader of a topic, signed by its writer's node: committed records, whole. `after`
+/// is where the first slice follows on; the log ends at `head` now. It may be lost, doubled or late, and
+/// anybody may send one: only what is the writer's own and follows on is taken.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Broadcast {
+    pub after: Position,
+    pub slices: Vec<Slice>,
+    pub head: Seq,
+}
+
+impl Broadcast {
+    /// The last position in it.
+    pub fn last(&self) -> Position {
+        self.slices.last().map_or(self.after, |slice| slice.position)
+    }
+
+    /// What it costs in memory, in bytes, roughly.
+    pub fn weight(&self) -> u64 {
+        self.slices.iter().map(Slice::weight).sum()
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]

@@ -15,7 +15,7 @@ use dunlin_protocol::time::Time;
 use dunlin_protocol::wire::codec;
 use dunlin_protocol::wire::frame;
 use dunlin_protocol::wire::handshake::{Answer, Hello, MeshKey, Ready, Secret};
-use dunlin_protocol::wire::message::Message;
+use dunlin_protocol::wire::message::{Broadcast, Message};
 use dunlin_protocol::wire::token::{Token, TokenId};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -28,6 +28,7 @@ pub struct Target {
 
 pub const TARGETS: &[Target] = &[
     Target { name: "message", run: coded::<Message> },
+    Target { name: "broadcast", run: coded::<Broadcast> },
     Target { name: "rpc-in", run: coded::<RpcIn> },
     Target { name: "rpc-out", run: coded::<RpcOut> },
     Target { name: "hello", run: coded::<Hello> },

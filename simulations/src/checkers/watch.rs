@@ -1,8 +1,8 @@
 //! The checkers that watch while the run goes on, at the doors of every node. The first thing that
 //! they find broken is kept.
 
-use dunlin_protocol::id::NodeId;
-use dunlin_protocol::wire::message::Message;
+use dunlin_protocol::id::{NodeId, TopicId};
+use dunlin_protocol::wire::message::{Broadcast, Message};
 
 use super::credit::Credit;
 use super::served::Served;
@@ -24,9 +24,15 @@ impl Watch {
 
     /// A node sends a message.
     pub fn say(&mut self, node: usize, to: NodeId, message: &Message, history: &History) {
-        self.note(self.served.say(node, to, message, history));
+        let served = self.served.say(node, to, message, history);
+        self.note(served);
         let credit = self.credit.say(node, to, message);
         self.note(credit);
+    }
+
+    /// A node broadcasts a batch.
+    pub fn broadcast(&mut self, node: usize, topic: TopicId, broadcast: &Broadcast, history: &History) {
+        self.note(self.served.broadcast(node, topic, broadcast, history));
     }
 
     /// The node's process is gone.

@@ -1,9 +1,10 @@
 //! What a scenario tries besides crashes and cuts: a node that comes late or is away, a full disk, a
 //! reader that stands still.
 
-use dunlin_protocol::rpc::{Publish, Request, Response};
+use dunlin_protocol::rpc::{Publish, Request, Response, TailFrom};
 use dunlin_protocol::time::{Span, Time};
 
+use super::clients::tail_of;
 use super::{Broken, Run, name};
 use crate::checkers;
 use crate::scenario::Trial;
@@ -39,6 +40,7 @@ impl Run {
                 self.next_trial = now.after(Span(self.world.chance.between(500, 4_000)));
             }
             Trial::GiveUp(_) => self.next_trial = now.after(Span(self.world.chance.between(500, 4_000))),
+            Trial::Everywhere => self.next_trial = now,
         }
     }
 
@@ -80,6 +82,11 @@ impl Run {
                 self.redeploy_somewhere()?;
             }
             Trial::OldCopy => self.go_on_with_copies()?,
+            Trial::Everywhere => {
+                let stream = *self.world.chance.pick(&["twice", "twice", "twice", "in"]);
+                self.taps.everywhere(&tail_of(stream, TailFrom::Start, true), &mut self.world);
+                self.next_trial = self.world.now.after(Span(self.world.chance.between(100, 2_000)));
+            }
             Trial::Replace => match self.removal {
                 None => self.lose_the_disk(),
                 Some(_) => self.ask_for_removal(),
@@ -111,6 +118,10 @@ impl Run {
             Trial::None | Trial::LateJoin | Trial::Redeploy | Trial::RedeployAbsent => Ok(()),
             Trial::Rivals | Trial::RedeployFull => Ok(()),
             Trial::OldCopy => Ok(()),
+            Trial::Everywhere => match self.world.broadcasts {
+                0 => Err(Broken::Promise("many nodes followed one stream and nothing went by gossip".into())),
+                _ => Ok(()),
+            },
             Trial::GiveUp(_) | Trial::Replace => self.come_back_unheard(),
             Trial::Absent => self.remove_while_away(),
             Trial::FullDisk => match self.publishers.iter().map(|publisher| publisher.unkept).sum() {

@@ -125,6 +125,12 @@ impl World {
                 self.watch.say(node, to, &message, &self.history);
                 self.post(node, to, &message);
             }
+            Effect::JoinTopic { topic, .. } => _ = self.nodes[node].topics.insert(topic),
+            Effect::LeaveTopic { topic } => _ = self.nodes[node].topics.remove(&topic),
+            Effect::Broadcast { topic, broadcast } => {
+                self.watch.broadcast(node, topic, &broadcast, &self.history);
+                self.broadcast(node, topic, &broadcast);
+            }
             Effect::Dial { node: to, .. } => {
                 if let Some(other) = self.index_of(to) {
                     let span = Span(self.chance.between(1, 20));

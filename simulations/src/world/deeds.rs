@@ -34,6 +34,7 @@ impl World {
         victim.paused_until = self.now;
         victim.waiting.clear();
         victim.timers.clear();
+        victim.topics.clear();
         let left =
             std::mem::take(&mut victim.hosted).into_iter().map(|(log, hosted)| (log, hosted.left_behind()));
         victim.stores.extend(left);

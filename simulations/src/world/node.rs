@@ -1,11 +1,11 @@
 //! A node of the world: its process while it has one, its disk always.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use dunlin_protocol::effect::Timer;
-use dunlin_protocol::id::{LogId, NodeId};
+use dunlin_protocol::id::{LogId, NodeId, TopicId};
 use dunlin_protocol::mesh::catalog::NodeFacts;
-use dunlin_protocol::peer::{Peer, PeerConfig, TapBounds};
+use dunlin_protocol::peer::{GossipBounds, Peer, PeerConfig, TapBounds};
 use dunlin_protocol::time::{Span, Time};
 
 use super::Happening;
@@ -18,6 +18,7 @@ pub struct Node {
     pub id: NodeId,
     pub(super) key: [u8; 32],
     taps: TapBounds,
+    gossip: GossipBounds,
     pub peer: Option<Peer>,
     pub(super) life: u64,
     pub disk: Disk,
@@ -27,6 +28,8 @@ pub struct Node {
     /// Keyed state that earlier lives left behind.
     pub(super) stores: BTreeMap<LogId, Store>,
     pub(super) timers: BTreeMap<Timer, Time>,
+    /// Topics that it has joined.
+    pub(super) topics: BTreeSet<TopicId>,
     pub clock: Clock,
     /// Stopped until then: nothing reaches it and it does nothing.
     pub(super) paused_until: Time,
@@ -72,13 +75,19 @@ impl Clock {
 }
 
 impl Node {
-    pub(super) fn new(chance: &mut Chance, segment_bytes: u64, taps: TapBounds) -> Node {
+    pub(super) fn new(
+        chance: &mut Chance,
+        segment_bytes: u64,
+        taps: TapBounds,
+        gossip: GossipBounds,
+    ) -> Node {
         let mut key = [0; 32];
         key.chunks_mut(8).for_each(|chunk| chunk.copy_from_slice(&chance.draw().to_le_bytes()));
         Node {
             id: id_of(key),
             key,
             taps,
+            gossip,
             peer: None,
             life: 0,
             disk: Disk::new(segment_bytes),
@@ -86,6 +95,7 @@ impl Node {
             hosted: BTreeMap::new(),
             stores: BTreeMap::new(),
             timers: BTreeMap::new(),
+            topics: BTreeSet::new(),
             clock: Clock::new(Time(0), 0, 1000),
             paused_until: Time(0),
             waiting: VecDeque::new(),
@@ -112,6 +122,7 @@ impl Node {
             mesh: "simulated".into(),
             joined: index > 0,
             taps: self.taps,
+            gossip: self.gossip,
         }
     }
 }
@@ -125,6 +136,7 @@ fn id_of(key: [u8; 32]) -> NodeId {
         mesh: String::new(),
         joined: false,
         taps: TapBounds::default(),
+        gossip: GossipBounds::default(),
     })
     .me()
 }

@@ -2,7 +2,7 @@
 
 use dunlin_protocol::id::NodeId;
 use dunlin_protocol::pipeline::manifest::Durability;
-use dunlin_protocol::rpc::{ActorStatus, GivenUp, Shown, StageStatus, Superseded};
+use dunlin_protocol::rpc::{ActorStatus, FanOut, GivenUp, Shown, StageStatus, Superseded};
 use dunlin_protocol::time::Time;
 use serde::{Deserialize, Serialize};
 
@@ -36,6 +36,12 @@ pub struct StageJson {
     pub stage: String,
     #[serde(default)]
     pub from: Vec<String>,
+    /// How its stream goes to the nodes that tap it: `direct` or `gossip`; none if it has no stream.
+    #[serde(default)]
+    pub fan_out: Option<String>,
+    /// The nodes that get it by gossip now.
+    #[serde(default)]
+    pub gossip_nodes: u32,
     pub actors: Vec<ActorJson>,
 }
 
@@ -93,9 +99,16 @@ impl SupersededJson {
 
 impl From<&StageStatus> for StageJson {
     fn from(stage: &StageStatus) -> Self {
+        let (fan_out, gossip_nodes) = match stage.fan_out {
+            None => (None, 0),
+            Some(FanOut::Direct) => (Some("direct".to_string()), 0),
+            Some(FanOut::Gossip { nodes }) => (Some("gossip".to_string()), nodes),
+        };
         StageJson {
             stage: stage.stage.clone(),
             from: stage.from.clone(),
+            fan_out,
+            gossip_nodes,
             actors: stage.actors.iter().map(ActorJson::from).collect(),
         }
     }
@@ -144,7 +157,13 @@ impl ShownJson {
 impl StageJson {
     fn into_rpc(self) -> Result<StageStatus, BadJson> {
         let actors = self.actors.into_iter().map(ActorJson::into_rpc).collect::<Result<_, _>>()?;
-        Ok(StageStatus { stage: self.stage, from: self.from, actors })
+        let fan_out = match self.fan_out.as_deref() {
+            None => None,
+            Some("direct") => Some(FanOut::Direct),
+            Some("gossip") => Some(FanOut::Gossip { nodes: self.gossip_nodes }),
+            Some(other) => return Err(bad("fan-out", other)),
+        };
+        Ok(StageStatus { stage: self.stage, from: self.from, fan_out, actors })
     }
 }
 

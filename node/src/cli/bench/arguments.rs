@@ -1,6 +1,6 @@
 //! The arguments of `dunlin bench`.
 
-use std::num::{NonZeroU16, NonZeroU32, NonZeroU64};
+use std::num::{NonZeroU16, NonZeroU32, NonZeroU64, NonZeroUsize};
 
 use clap::{Args, Subcommand, ValueEnum};
 use dunlin_protocol::pipeline::manifest::Durability;
@@ -24,7 +24,7 @@ pub enum Scenario {
     Publish(PublishArguments),
     /// Through a chain of functions, each on another node than the one before
     Pipeline(PipelineArguments),
-    /// One publisher, many readers on another node
+    /// One publisher, many readers on other nodes
     Fanout(FanoutArguments),
     /// From an event to the first output of a function that is compiled and has no instance
     ColdStart(CallArguments),
@@ -91,6 +91,12 @@ pub struct FanoutArguments {
     /// Readers of the stream
     #[arg(long, default_value = "10", value_name = "N")]
     pub taps: NonZeroU16,
+    /// Nodes that the readers are on in turn, besides the publisher's
+    #[arg(long, default_value = "1", value_name = "N")]
+    pub nodes: NonZeroU16,
+    /// Nodes that read a stream from which on it goes by gossip [default: as nodes do by themselves]
+    #[arg(long, value_name = "N")]
+    pub gossip_from: Option<NonZeroUsize>,
     /// An event's bytes
     #[arg(long, default_value = "1024", value_name = "BYTES", value_parser = size)]
     pub size: usize,

@@ -1,5 +1,6 @@
 //! The nodes under load: processes of this program, or a mesh that was named.
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
@@ -39,13 +40,14 @@ impl Mesh {
         target: &TargetArguments,
         connect: ConnectMultiaddr,
         nodes: usize,
+        gossip_from: Option<NonZeroUsize>,
         bar: &ProgressBar,
     ) -> anyhow::Result<Mesh> {
         // The driver's own work is small beside the nodes': one thread for it all.
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let interrupt = Interrupt::listen("bench")?;
         match target.node {
-            None => Mesh::start(Arc::new(runtime), interrupt, nodes, bar),
+            None => Mesh::start(Arc::new(runtime), interrupt, nodes, gossip_from, bar),
             Some(_) => Mesh::named(Arc::new(runtime), interrupt, target, connect),
         }
     }
@@ -54,6 +56,7 @@ impl Mesh {
         runtime: Arc<Runtime>,
         interrupt: Interrupt,
         nodes: usize,
+        gossip_from: Option<NonZeroUsize>,
         bar: &ProgressBar,
     ) -> anyhow::Result<Mesh> {
         let mut children = Children::new(interrupt.clone())?;
@@ -61,7 +64,12 @@ impl Mesh {
         for number in 1..=nodes {
             bar.set_message(format!("starting node {number}"));
             let label = format!("bench={number}");
-            children.start(Start { join: token.as_deref(), label: Some(&label), apart: true })?;
+            children.start(Start {
+                join: token.as_deref(),
+                label: Some(&label),
+                apart: true,
+                gossip_from,
+            })?;
             if token.is_none() {
                 token = Some(children.token()?);
             }

@@ -66,7 +66,11 @@ fn measure(
     connect: ConnectMultiaddr,
     bar: &ProgressBar,
 ) -> anyhow::Result<Vec<Row>> {
-    let open = |nodes: usize| Mesh::open(target, connect, nodes, bar);
+    let gossip_from = match scenario {
+        Scenario::Fanout(arguments) => arguments.gossip_from,
+        _ => None,
+    };
+    let open = |nodes: usize| Mesh::open(target, connect, nodes, gossip_from, bar);
     match scenario {
         Scenario::Publish(arguments) => streams::publish(arguments, &open, bar),
         Scenario::Pipeline(arguments) => {

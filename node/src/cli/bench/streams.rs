@@ -30,6 +30,8 @@ struct Point {
     /// 0: what is published is read.
     hops: u16,
     readers: u16,
+    /// Nodes that they are on in turn, where nothing is between.
+    reading: u16,
 }
 
 /// Runs points on one mesh and gathers their rows.
@@ -43,7 +45,7 @@ struct Bench<'a> {
 
 impl Point {
     fn of(scenario: &'static str, size: usize, stream: &StreamArguments, rate: Rate) -> Point {
-        Point { scenario, size, keys: stream.keys, rate, hops: 0, readers: 1 }
+        Point { scenario, size, keys: stream.keys, rate, hops: 0, readers: 1, reading: 1 }
     }
 
     /// The curve over one axis, this point's own value left as it is on all others.
@@ -94,9 +96,10 @@ pub fn fanout(
     bar: &ProgressBar,
 ) -> anyhow::Result<Vec<Row>> {
     let point = Point::of("fanout", arguments.size, &arguments.stream, arguments.rate);
-    let point = Point { readers: arguments.taps.get(), ..point };
+    let (readers, reading) = (arguments.taps.get(), arguments.nodes.get());
+    let point = Point { readers, reading, ..point };
     let axes = [Axis::Readers, Axis::Size, Axis::Keys, Axis::Rate];
-    run(&arguments.stream, point, &axes, 2, &[], open, bar)
+    run(&arguments.stream, point, &axes, 1 + usize::from(reading), &[], open, bar)
 }
 
 fn run(
@@ -177,9 +180,9 @@ impl Bench<'_> {
             self.name_relay(&mut manifest)?;
         }
         let last = if point.hops > 0 { format!("hop{}", point.hops) } else { "in".to_string() };
-        // Where the last function runs, or on another node than the publisher's.
-        let node = match point.hops {
-            0 => 1,
+        // Where the last function runs, or on other nodes than the publisher's.
+        let node = |reader: u16| match point.hops {
+            0 => 1 + usize::from(reader % point.reading.max(1)),
             hops => node_of_hop(hops),
         };
         let round = Round {
@@ -187,7 +190,7 @@ impl Bench<'_> {
             source: "in".parse()?,
             stream: stream_name(&last).map_err(anyhow::Error::msg)?,
             manifest,
-            readers: vec![node; usize::from(point.readers)],
+            readers: (0..point.readers).map(node).collect(),
             size: point.size,
             keys: point.keys,
             schedule: Schedule { rate, seconds: self.stream.seconds },
@@ -248,7 +251,7 @@ mod tests {
     fn manifests_of_all_points_are_valid_files() {
         for (hops, keys) in [(0, 0), (0, 5), (1, 0), (3, 0), (5, 7)] {
             let (size, rate) = (128, Rate::PerSecond(NonZeroU64::MIN));
-            let point = Point { scenario: "pipeline", size, keys, rate, hops, readers: 1 };
+            let point = Point { scenario: "pipeline", size, keys, rate, hops, readers: 1, reading: 1 };
             let manifest =
                 Manifest::from_toml(&manifest_text("bench-x", point, Durability::Page, true), "b.toml")
                     .unwrap();
@@ -260,7 +263,8 @@ mod tests {
 
     #[test]
     fn a_curve_varies_one_thing() {
-        let point = Point { scenario: "publish", size: 128, keys: 0, rate: Rate::Max, hops: 0, readers: 1 };
+        let rate = Rate::Max;
+        let point = Point { scenario: "publish", size: 128, keys: 0, rate, hops: 0, readers: 1, reading: 1 };
         let sizes: Vec<usize> = point.along(Axis::Size).iter().map(|point| point.size).collect();
         assert_eq!(sizes, SIZES);
         let rates: Vec<Rate> = point.along(Axis::Rate).iter().map(|point| point.rate).collect();

@@ -59,6 +59,7 @@ fn config(generation: u64) -> PeerConfig {
         mesh: "m".into(),
         joined: false,
         taps: TapBounds::default(),
+        gossip: crate::peer::GossipBounds::default(),
     }
 }
 
@@ -152,6 +153,9 @@ impl Lone {
             | Effect::Send { .. }
             | Effect::Dial { .. }
             | Effect::Disconnect { .. }
+            | Effect::JoinTopic { .. }
+            | Effect::LeaveTopic { .. }
+            | Effect::Broadcast { .. }
             | Effect::Stop { .. }
             | Effect::FetchModule { .. }
             | Effect::StartConnector { .. }
