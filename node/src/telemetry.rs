@@ -41,7 +41,9 @@ fn filter(level: &str) -> Result<Targets, String> {
         "off" => plain,
         word if LEVELS.contains(&word) => {
             let noisy = if word == "error" { "error" } else { "warn" };
-            OURS.iter().fold(noisy.to_string(), |text, ours| format!("{text},{ours}={word}"))
+            // It has a line for every message that a member forged.
+            let quiet = format!("{noisy},libp2p_gossipsub=error");
+            OURS.iter().fold(quiet, |text, ours| format!("{text},{ours}={word}"))
         }
         // A bare word is a target to tracing; here it is a misspelt level.
         word if !word.contains(['=', ',']) => return Err(wrong(level, "there is no such level")),

@@ -40,17 +40,23 @@ impl Mesh {
     /// `count` nodes, each with the label `n=NUMBER` (from 0); all see all.
     #[track_caller]
     pub fn of(count: usize) -> Mesh {
-        Mesh::start(count, None)
+        Mesh::start(count, None, "")
+    }
+
+    /// The same, with these lines in each node's settings file.
+    #[track_caller]
+    pub fn with_settings(count: usize, settings: &str) -> Mesh {
+        Mesh::start(count, None, settings)
     }
 
     /// The same, each node in a namespace of its own.
     #[track_caller]
     pub fn on(network: Cuttable, count: usize) -> Mesh {
-        Mesh::start(count, Some(network))
+        Mesh::start(count, Some(network), "")
     }
 
     #[track_caller]
-    fn start(count: usize, network: Option<Cuttable>) -> Mesh {
+    fn start(count: usize, network: Option<Cuttable>, settings: &str) -> Mesh {
         let mut mesh = Mesh { nodes: Vec::new(), folder: TempDir::new().unwrap(), network };
         let mut token: Option<String> = None;
         for number in 0..count {
@@ -59,7 +65,7 @@ impl Mesh {
                 Some(network) => Launch::inside(&data, network, number),
                 None => Launch::at(&data),
             };
-            let launch = launch.with(&["--label", &format!("n={number}")]);
+            let launch = launch.with_settings(settings).with(&["--label", &format!("n={number}")]);
             let node = match &token {
                 Some(token) => launch.join(token).start(),
                 None => launch.start(),

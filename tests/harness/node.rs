@@ -58,6 +58,14 @@ impl Launch {
         Launch { data: data.to_path_buf(), arguments, space: Some(network.space(number)) }
     }
 
+    /// Adds lines to its settings file.
+    pub fn with_settings(self, lines: &str) -> Launch {
+        let config = self.data.with_extension("toml");
+        let before = fs::read_to_string(&config).unwrap();
+        fs::write(&config, before + lines).unwrap();
+        self
+    }
+
     pub fn with(mut self, arguments: &[&str]) -> Launch {
         self.arguments.extend(arguments.iter().map(|word| word.to_string()));
         self

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use dunlin_protocol::event::Event;
-use dunlin_protocol::id::{Digest, Epoch, Hash, LogId, NodeId, Position, Seq};
+use dunlin_protocol::id::{Digest, Epoch, Hash, LogId, NodeId, Position, Seq, TopicId};
 use dunlin_protocol::log::record::{Body, Record};
 use dunlin_protocol::mesh::catalog::{CatalogEntry, CatalogRef};
 use dunlin_protocol::pipeline::plan::SlotRange;
@@ -13,22 +13,24 @@ use dunlin_protocol::rpc::{Question, Reply};
 use dunlin_protocol::time::Time;
 use dunlin_protocol::wire::codec;
 use dunlin_protocol::wire::message::{
-    AskId, EdgeId, Filter, From, Head, Mark, Message, Refusal, Slice, SliceEvent,
+    AskId, Broadcast, EdgeId, Filter, From, Head, Mark, Message, Refusal, Slice, SliceEvent,
 };
 use dunlin_protocol::wire::token::Token;
-use dunlin_tests::wait_for;
+use dunlin_tests::{Mesh, wait_for};
 use futures::{AsyncReadExt, AsyncWriteExt};
 
 use crate::beside::{beside, log_of, mesh, node_id, runtime, token, wait_until_counted};
 use crate::chance::Chance;
-use crate::stranger::{PEER, Stranger};
+use crate::counting::number;
+use crate::latency::calm_pipeline;
+use crate::stranger::{GOSSIP, PEER, Stranger, gossip_subscription};
 
 const SUBSCRIPTIONS: u64 = 1_000_000;
 
 /// A member's link, whose messages are chosen here; what the node says is read and dropped.
 struct Link {
     outgoing: futures::io::WriteHalf<libp2p::core::muxing::SubstreamBox>,
-    _connection: crate::stranger::Connection,
+    connection: crate::stranger::Connection,
 }
 
 impl Link {
@@ -42,7 +44,7 @@ impl Link {
             let mut bytes = vec![0; 64 << 10];
             while incoming.read(&mut bytes).await.is_ok_and(|read| read > 0) {}
         });
-        Link { outgoing, _connection: connection }
+        Link { outgoing, connection }
     }
 
     /// False once the node has dropped the link.
@@ -293,4 +295,68 @@ fn gossip_spam_from_a_member_is_counted_and_nobody_is_thought_gone() {
                 .then_some(())
         });
     }
+}
+
+/// The second node's source log goes to the first one by gossip, where a third member says what it likes.
+#[test]
+fn gossip_that_is_not_its_writers_is_refused_and_counted() {
+    const FORGED: u64 = 3_000;
+    const EVENTS: u64 = 300;
+    let mesh = Mesh::with_settings(2, "gossip_from = 1\n");
+    mesh.deploy(&calm_pipeline("calm"));
+    let (node, writer) = (&mesh[0], &mesh[1]);
+    for node in [node, writer] {
+        wait_for("the node takes an event", 30, || {
+            (node.post("/v1/streams/calm/events", &[], "{\"k\":\"a\"}\n").status == 200).then_some(())
+        });
+    }
+    let log: LogId = log_of(writer, "events").parse().unwrap();
+    let topic = TopicId::of(&log, &[0]).to_string();
+    let _tap = node.cli_started(&["tail", "calm/events", "--from", "start", "--follow", "--json"], b"");
+    wait_for("the stream goes by gossip", 60, || {
+        let shown = writer.show("calm");
+        let stage = shown["stages"].as_array()?.iter().find(|stage| stage["stage"] == "events")?.clone();
+        (stage["fan_out"] == "gossip").then_some(())
+    });
+    let (address, token) = (node.listen[0].clone(), token(node));
+    beside(node, "forged gossip", || {
+        let mut chance = Chance::new("forged gossip");
+        let forged = Broadcast { after: Position::START, slices: Vec::new(), head: Seq(u64::MAX) };
+        let forged = codec::encode(&forged);
+        runtime().block_on(async {
+            let client = Stranger::new();
+            let connection = client.connect(&address).await.unwrap();
+            connection.hello(&client.as_client(&token, node_id(node))).await.unwrap();
+            assert!(connection.open(GOSSIP).await.is_err(), "gossip is for members");
+
+            let member = Stranger::smaller_than(node_id(node));
+            let mut link = Link::of(&member, &address, &token).await;
+            let mut stream = link.connection.open(GOSSIP).await.unwrap();
+            for number in 0..FORGED {
+                // Its own signature under the writer's name, or honestly its own; now and then noise.
+                let author = if number % 3 == 0 { node_id(writer) } else { member.id };
+                let mut bytes = member.gossip(&author, &topic, &forged, number);
+                if number % 7 == 0 {
+                    bytes.extend(gossip_subscription(&format!("topic {number}")));
+                }
+                if number % 1_000 == 999 {
+                    bytes.extend((0..200).map(|_| chance.next() as u8));
+                }
+                let said = stream.write_all(&bytes).await.is_ok() && stream.flush().await.is_ok();
+                if !said {
+                    // It is heard no more on this connection.
+                    link = Link::of(&member, &address, &token).await;
+                    stream = link.connection.open(GOSSIP).await.unwrap();
+                }
+            }
+        });
+    });
+    // What was said behind noise is lost with its substream, and a wrong signature is not even ours to count.
+    wait_until_counted(node, "broadcasts_refused", FORGED / 5);
+    let lines: String = (0..EVENTS).map(|n| format!("{{\"k\":\"genuine\",\"n\":{n}}}\n")).collect();
+    assert_eq!(writer.post("/v1/streams/calm/events", &[], &lines).status, 200);
+    wait_until_counted(node, "broadcasts_in", 1);
+    let shown = node.tail("calm/events").into_iter().filter(|event| event["payload"]["k"] == "genuine");
+    let shown: Vec<u64> = shown.map(|event| number(&event["payload"]["n"])).collect();
+    assert_eq!(shown, (0..EVENTS).collect::<Vec<u64>>());
 }

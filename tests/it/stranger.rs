@@ -29,6 +29,7 @@ pub const HELLO: &str = "/dunlin/hello/1";
 pub const PEER: &str = "/dunlin/peer/1";
 pub const RPC: &str = "/dunlin/rpc/1";
 pub const MODULE: &str = "/dunlin/module/1";
+pub const GOSSIP: &str = "/meshsub/1.1.0";
 const PING: &str = "/ipfs/ping/1.0.0";
 const MULTISTREAM: &str = "/multistream/1.0.0";
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -109,6 +110,41 @@ impl Stranger {
     pub fn as_member(&self, certificate: Certificate) -> Hello {
         self.hello(HelloKind::Member { certificate })
     }
+
+    /// A frame of gossipsub: a message of this topic that says it is `author`'s, signed by this key.
+    pub fn gossip(&self, author: &NodeId, topic: &str, data: &[u8], number: u64) -> Vec<u8> {
+        let author = author.peer_id_bytes();
+        let number = number.to_be_bytes();
+        let fields: [&[u8]; 4] = [&author, data, &number, topic.as_bytes()];
+        let mut message: Vec<u8> = (1..).zip(fields).flat_map(|(tag, bytes)| field(tag, bytes)).collect();
+        let signature = self.key.sign(&[b"libp2p-pubsub:", message.as_slice()].concat()).unwrap();
+        message.extend(field(5, &signature));
+        gossip_frame(&field(2, &message))
+    }
+}
+
+/// A frame of gossipsub: this node is in the topic.
+pub fn gossip_subscription(topic: &str) -> Vec<u8> {
+    gossip_frame(&field(1, &[vec![0x08, 1], field(2, topic.as_bytes())].concat()))
+}
+
+fn gossip_frame(content: &[u8]) -> Vec<u8> {
+    [varint(content.len()), content.to_vec()].concat()
+}
+
+/// A field of protocol buffers: bytes.
+fn field(tag: u8, bytes: &[u8]) -> Vec<u8> {
+    [vec![tag << 3 | 2], varint(bytes.len()), bytes.to_vec()].concat()
+}
+
+fn varint(mut number: usize) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    while number >= 0x80 {
+        bytes.push((number & 0x7f) as u8 | 0x80);
+        number >>= 7;
+    }
+    bytes.push(number as u8);
+    bytes
 }
 
 impl Connection {
@@ -260,6 +296,13 @@ async fn answer(mut stream: SubstreamBox) -> io::Result<()> {
     loop {
         match hear(&mut stream).await?.as_str() {
             PING => break say(&mut stream, PING).await?,
+            // What it says there is read and dropped.
+            GOSSIP => {
+                say(&mut stream, GOSSIP).await?;
+                let mut bytes = vec![0; 64 << 10];
+                while stream.read(&mut bytes).await? > 0 {}
+                return Ok(());
+            }
             _ => say(&mut stream, "na").await?,
         }
     }
