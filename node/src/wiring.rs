@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use dunlin_operators::anomaly::Anomaly;
 use dunlin_operators::forecast::Forecast;
 use dunlin_operators::learn::Learn;
 use dunlin_operators::operator::Operator;
@@ -30,11 +31,12 @@ use crate::storage::{LogReader, ModuleStore, SnapshotWriter, StateStore, Storage
 
 // --- functions: heads, keyed state, modules, snapshots ---
 
-/// `learn`, `forecast` and sinks; guests are the functions' own.
+/// `learn`, `forecast`, `anomaly` and sinks; guests are the functions' own.
 pub fn heads(data_folder: PathBuf) -> HeadFactory {
     HeadFactory::new(move |spec: &ActorSpec| match &spec.chain.head {
         Head::Learn { spec, .. } => Ok(Some(Box::new(Learn::new(spec)?) as Box<dyn Operator>)),
         Head::Forecast { spec, .. } => Ok(Some(Box::new(Forecast::new(spec)?) as Box<dyn Operator>)),
+        Head::Anomaly { spec, .. } => Ok(Some(Box::new(Anomaly::new(spec)?) as Box<dyn Operator>)),
         Head::Sink { sink: name, outlet } => {
             let LogName::Actor { pipeline, .. } = &spec.name else {
                 return Err("a catalog log has no sink".to_string());

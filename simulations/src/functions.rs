@@ -135,9 +135,10 @@ impl Hosted {
     pub fn new(spec: &Arc<ActorSpec>) -> Result<Hosted, String> {
         let stage = match &spec.chain.head {
             Head::None | Head::Pass => String::new(),
-            Head::Wasm { stage, .. } | Head::Learn { stage, .. } | Head::Forecast { stage, .. } => {
-                stage.to_string()
-            }
+            Head::Wasm { stage, .. }
+            | Head::Learn { stage, .. }
+            | Head::Forecast { stage, .. }
+            | Head::Anomaly { stage, .. } => stage.to_string(),
             Head::Sink { sink, .. } => sink.to_string(),
         };
         let luck = Arc::new(Mutex::new(Luck::Recorded(VecDeque::new())));
@@ -226,6 +227,7 @@ fn head_of(head: &Head, luck: &Arc<Mutex<Luck>>) -> Result<Option<Box<dyn Operat
         Head::Sink { .. } => Ok(Some(Box::new(Counter { luck: None }))),
         Head::Learn { spec, .. } => Ok(Some(Box::new(dunlin_operators::learn::Learn::new(spec)?))),
         Head::Forecast { spec, .. } => Ok(Some(Box::new(dunlin_operators::forecast::Forecast::new(spec)?))),
+        Head::Anomaly { spec, .. } => Ok(Some(Box::new(dunlin_operators::anomaly::Anomaly::new(spec)?))),
     }
 }
 

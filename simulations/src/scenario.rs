@@ -19,6 +19,8 @@ pub struct Scenario {
     pub chaos: Span,
     pub durability: &'static str,
     pub pipeline: &'static str,
+    /// Stages behind those of `pipeline`.
+    pub more: &'static str,
     /// `[retention]`, empty for the default.
     pub retention: &'static str,
     /// A segment of the simulated disks is closed at this size.
@@ -155,6 +157,25 @@ pub fn changed(text: &str, number: u64, changes: u64) -> String {
     text
 }
 
+/// Stages that learn in other ways than `guess`, each of which keeps a journal of its own.
+const LEARNERS: &str = r#"
+[stage.ahead]
+from = ["twice"]
+key = "key"
+forecast = { target = "v", horizon = 3 }
+
+[stage.odd]
+from = ["twice"]
+key = "key"
+anomaly = { features = ["v", "n"], window = 20 }
+
+[placement.ahead]
+shares = 2
+
+[placement.odd]
+shares = 2
+"#;
+
 /// One more stage fused in front of `count`.
 const BETWEEN: &str = r#"[stage.between]
 from = ["some"]
@@ -171,6 +192,7 @@ const CALM: Scenario = Scenario {
     chaos: Span(8_000),
     durability: "disk",
     pipeline: PIPELINE,
+    more: "",
     retention: "",
     segment_bytes: 16 << 10,
     padding: 0,
@@ -185,7 +207,7 @@ const POWER: Climate = Climate { power_loss: true, ..Climate::FAIR };
 const CRASHES: Faults = Faults::NONE.with(Fault::Crash, 1_200);
 
 /// Every scenario by name; `swarm` is drawn anew for each seed.
-pub static SCENARIOS: [Scenario; 45] = [
+pub static SCENARIOS: [Scenario; 46] = [
     CALM,
     Scenario {
         name: "links",
@@ -403,6 +425,14 @@ pub static SCENARIOS: [Scenario; 45] = [
         trial: Trial::OldCopy,
         ..CALM
     },
+    Scenario {
+        name: "learners",
+        more: LEARNERS,
+        events_each: 200,
+        climate: POWER,
+        faults: CRASHES.with(Fault::CrashInside, 3_000),
+        ..CALM
+    },
     Scenario { name: "swarm", ..CALM },
     Scenario { name: "swarm-redeploys", ..CALM },
     Scenario { name: "swarm-removals", ..CALM },
@@ -463,7 +493,8 @@ impl Scenario {
             "" => String::new(),
             some => format!("retention = {some}"),
         };
-        self.pipeline.replace("DURABILITY", self.durability).replace("RETENTION", &retention)
+        let text = self.pipeline.replace("DURABILITY", self.durability).replace("RETENTION", &retention);
+        text + self.more
     }
 
     /// A crash may lose what was acknowledged, at a log's end.

@@ -31,6 +31,7 @@ pub fn drawn(chance: &mut Chance) -> Scenario {
             _ => "disk",
         },
         pipeline: PIPELINE,
+        more: "",
         retention,
         segment_bytes: *chance.pick(&[2 << 10, 8 << 10, 64 << 10]),
         padding,

@@ -67,6 +67,7 @@ scenarios! {
     replaced "replaced"
     old_copy "old-copy"
     old_copy_crashes "old-copy-crashes"
+    learners "learners"
     redeploy "redeploy"
     redeploy_crashes "redeploy-crashes"
     redeploy_power "redeploy-power"

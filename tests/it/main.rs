@@ -36,6 +36,7 @@ mod hostile_clients;
 mod hostile_members;
 mod kills;
 mod lag;
+mod learners;
 mod lost_tail;
 mod old_formats;
 mod ready;

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::fs;
 
-use dunlin_tests::Mesh;
+use dunlin_tests::{Mesh, dunlin};
 
 use crate::counting::number;
 
@@ -79,6 +79,22 @@ fn a_report_shows_what_was_said_and_what_came_true() {
         assert!(!page.contains(word), "{word}");
     }
     assert!(!page.contains("NaN") && !page.contains("inf"), "no figure went wrong");
+
+    // `show` says the same in a line.
+    let shown = mesh[1].cli(&["show", "--json", "seen"]).ok().json();
+    let of =
+        |stage: &str| shown["learned"].as_array().unwrap().iter().filter(|one| one["stage"] == stage).count();
+    assert_eq!((of("later"), of("ahead"), of("plain")), (1, 2, 0), "{shown}");
+    let later = shown["learned"].as_array().unwrap().iter().find(|one| one["stage"] == "later").unwrap();
+    assert_eq!(
+        (number(&later["settled"]), &later["ahead"]),
+        (settled.len() as u64, &"1 h".into()),
+        "{later}"
+    );
+    assert!((later["mae"].as_f64().unwrap() - mae).abs() < 1e-9, "{later}: {mae}");
+    let (address, token) = (mesh[0].listen[0].clone(), mesh[0].token());
+    let table = dunlin(&["--node", &address, "--token", &token, "show", "seen"]).ok().stdout;
+    assert!(table.contains("ERROR SO FAR") && table.contains('▁'), "{table}");
 
     // Another node reads the same, and the file is the same.
     let again = mesh.file("again.html").display().to_string();

@@ -20,7 +20,7 @@ use dunlin_operators::models::crosses::Crosses;
 use dunlin_operators::models::diagonal::Diagonal;
 use dunlin_operators::models::elman::Elman;
 use dunlin_operators::models::forest::{ForestClassifier, ForestRegressor};
-use dunlin_operators::models::half_space::HalfSpaceTrees;
+use dunlin_operators::models::half_space::{HalfSpaceTrees, WINDOW};
 use dunlin_operators::models::linear::{Linear, Logistic};
 use dunlin_operators::models::model::{Classifier, Regressor};
 use dunlin_operators::models::patches::PatchesClassifier;
@@ -143,7 +143,7 @@ fn main() {
     speed.network("Elman network, 8 units", Elman::new(INPUTS, 8, 1));
     speed.network("Elman network, 16 units", Elman::new(INPUTS, 16, 1));
     speed.network("diagonal units, 8 cells", Diagonal::new(INPUTS, 8, 1));
-    let mut trees = HalfSpaceTrees::new(INPUTS, 1);
+    let mut trees = HalfSpaceTrees::new(INPUTS, WINDOW, 1);
     speed.measure("half-space trees", |row, _| {
         let said = trees.score(row);
         trees.learn(row);

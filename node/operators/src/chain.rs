@@ -99,13 +99,23 @@ impl ChainRunner {
         match (&chain.head, &head) {
             (Head::None, _) => return Err("a source log runs no function, so it has no chain".to_owned()),
             (Head::Pass, Some(_)) => return Err("a chain that passes its events on has no head".to_owned()),
-            (Head::Wasm { stage, .. } | Head::Learn { stage, .. } | Head::Forecast { stage, .. }, None) => {
-                return Err(format!("the function of stage '{stage}' is missing"));
-            }
+            (
+                Head::Wasm { stage, .. }
+                | Head::Learn { stage, .. }
+                | Head::Forecast { stage, .. }
+                | Head::Anomaly { stage, .. },
+                None,
+            ) => return Err(format!("the function of stage '{stage}' is missing")),
             (Head::Sink { sink, .. }, None) => return Err(format!("the outlet of sink '{sink}' is missing")),
             (Head::Pass, None)
-            | (Head::Wasm { .. } | Head::Learn { .. } | Head::Forecast { .. } | Head::Sink { .. }, Some(_)) =>
-                {}
+            | (
+                Head::Wasm { .. }
+                | Head::Learn { .. }
+                | Head::Forecast { .. }
+                | Head::Anomaly { .. }
+                | Head::Sink { .. },
+                Some(_),
+            ) => {}
         }
         let mut steps: Vec<Step> = Vec::new();
         for step in &chain.steps {

@@ -1,4 +1,4 @@
-//! Whether every expression of a manifest compiles and every `learn` and `forecast` table can be served: the part
+//! Whether every expression of a manifest compiles and every `learn`, `forecast` and `anomaly` table can be served: the part
 //! of a pipeline file's check that needs this crate.
 
 use dunlin_protocol::id::Name;
@@ -6,6 +6,7 @@ use dunlin_protocol::pipeline::error::ManifestError;
 use dunlin_protocol::pipeline::manifest::{Manifest, Operator};
 use thiserror::Error;
 
+use crate::anomaly::Anomaly;
 use crate::expression::{BadExpression, Expression};
 use crate::forecast::Forecast;
 use crate::learn::Learn;
@@ -15,7 +16,7 @@ use crate::learn::Learn;
 #[error("{reason}; {hint}")]
 pub struct ManifestProblem {
     pub stage: Name,
-    /// The way to it: `stage`, its name, `filter`, `learn`, `forecast`, or `map` and the field.
+    /// The way to it: `stage`, its name, `filter`, `learn`, `forecast`, `anomaly`, or `map` and the field.
     pub path: Vec<String>,
     pub reason: String,
     pub hint: String,
@@ -47,6 +48,9 @@ pub fn check(manifest: &Manifest) -> Result<(), ManifestProblem> {
             }
             Operator::Forecast(spec) => {
                 Forecast::new(spec).map(drop).map_err(|why| table(name, "forecast", &why))?;
+            }
+            Operator::Anomaly(spec) => {
+                Anomaly::new(spec).map(drop).map_err(|why| table(name, "anomaly", &why))?;
             }
             Operator::Wasm(_) => {}
         }

@@ -199,6 +199,30 @@ fn trees_where_they_are_asked_for_say_what_lines_cannot() {
 }
 
 #[test]
+fn a_drift_is_marked_where_errors_begin_to_grow() {
+    let marks = |size: &dyn Fn(u64) -> f64| -> Vec<u64> {
+        let one = |i: u64| {
+            let mixed = (i ^ (i >> 31)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            let noise = (mixed ^ (mixed >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9) as f64 / u64::MAX as f64;
+            event(i as u32, i, "k", &format!(r#""v":{}"#, 1000.0 + size(i) * (noise - 0.5)))
+        };
+        let events: Vec<Invoked> = (0..3000).map(one).collect();
+        let out = run(&later(), &events, 500, false).0;
+        let scores = out.iter().filter(|one| one.side == Some(0));
+        let drifts = |one: &FromHead| {
+            serde_json::from_slice::<serde_json::Value>(&one.event.payload).unwrap()["drifts"]
+                .as_u64()
+                .unwrap()
+        };
+        scores.map(drifts).collect()
+    };
+    assert_eq!(marks(&|_| 10.0).last(), Some(&0));
+    let grown = marks(&|i| if i < 2000 { 10.0 } else { 50.0 });
+    assert_eq!((grown[1990], grown.last()), (0, Some(&1)));
+    assert!(grown[2200] == 1, "soon");
+}
+
+#[test]
 fn payloads_have_the_promised_fields() {
     let (out, _) = run(&later(), &events(30, 1), 30, false);
     let score = out.iter().find(|one| one.side == Some(0)).unwrap();
@@ -218,6 +242,7 @@ fn payloads_have_the_promised_fields() {
         "happened",
         "absolute_error",
         "absolute_error_last_value",
+        "drifts",
     ] {
         assert!(payload.get(name).is_some(), "{name}");
     }

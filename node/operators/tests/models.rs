@@ -6,7 +6,7 @@ use dunlin_operators::models::crosses::Crosses;
 use dunlin_operators::models::diagonal::Diagonal;
 use dunlin_operators::models::elman::Elman;
 use dunlin_operators::models::forest::{ForestClassifier, ForestRegressor};
-use dunlin_operators::models::half_space::HalfSpaceTrees;
+use dunlin_operators::models::half_space::{HalfSpaceTrees, WINDOW};
 use dunlin_operators::models::linear::{Linear, Logistic};
 use dunlin_operators::models::model::{Classifier, Regressor};
 use dunlin_operators::models::patches::PatchesClassifier;
@@ -173,7 +173,7 @@ fn the_networks() {
 #[test]
 fn the_half_spaces() {
     for (name, stream) in STREAMS {
-        let mut trees = HalfSpaceTrees::new(INPUTS as usize, 1);
+        let mut trees = HalfSpaceTrees::new(INPUTS as usize, WINDOW, 1);
         let mut other = trees.clone();
         for i in 0..2500 {
             let (row, _) = stream(i);

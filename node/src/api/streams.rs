@@ -263,13 +263,21 @@ impl Framing {
     }
 }
 
+/// Keys from the first on, or one key of all shares that have it: of what is the stage's own each has one.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StateQuery {
+    limit: Option<u32>,
+    key: Option<String>,
+}
+
 pub(super) async fn state(
     State(api): State<Api>,
     Segments((pipeline, stage)): Segments<(String, String)>,
-    Fields(limit): Fields<Limit>,
+    Fields(StateQuery { limit, key }): Fields<StateQuery>,
 ) -> Result<Json<Vec<StateJson>>, Problem> {
-    let request =
-        Request::State { pipeline: name(&pipeline)?, stage: name(&stage)?, key: None, limit: limit.get() };
+    let limit = Limit::of(limit).get();
+    let request = Request::State { pipeline: name(&pipeline)?, stage: name(&stage)?, key, limit };
     match api.door.ask(request).await? {
         Response::State(entries) => Ok(Json(entries.iter().map(StateJson::from).collect())),
         other => Err(unexpected(&other).into()),

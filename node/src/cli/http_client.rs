@@ -173,6 +173,12 @@ impl Client for HttpClient {
                 let removed: RemovedJson = self.json(self.checked(call)?)?;
                 Ok(Response::Removed { pipeline: removed.pipeline })
             }
+            // Every share has one of these.
+            Request::State { pipeline, stage, key: Some(key), .. } if key.starts_with('\0') => {
+                let path = format!("/v1/state/{pipeline}/{stage}?key={}", percent(&key));
+                let entries = self.get_json::<Vec<StateJson>>(&path)?;
+                Ok(Response::State(entries.into_iter().map(StateJson::into_rpc).collect()))
+            }
             Request::State { pipeline, stage, key: Some(key), .. } => {
                 let path = format!("/v1/state/{pipeline}/{stage}/{}", percent(&key));
                 Ok(Response::State(vec![self.get_json::<StateJson>(&path)?.into_rpc()]))

@@ -2,11 +2,13 @@
 
 use dunlin_protocol::id::Name;
 use dunlin_protocol::rpc::{ActorStatus, FanOut, Request, Response};
+use serde::Serialize;
 
 use super::arguments::StateArguments;
 use super::client::{Client, ask_patiently};
 use super::nodes::sentences;
 use super::output::{Output, bytes_text, short};
+use super::running::{self, Learned};
 use crate::api::door::unexpected;
 use crate::api::json::{
     NodeJson, PipelineJson, RemovedJson, ShownJson, StateJson, StatusJson, pipeline_word,
@@ -77,8 +79,10 @@ pub fn show(client: &dyn Client, pipeline: Name, out: &Output) -> anyhow::Result
         Response::GivenUp(given_up) => given_up,
         other => return Err(wrong_answer(&other)),
     };
+    let learned = running::learned(client, &shown);
     if out.json {
-        return out.object(&ShownJson::from(&shown).with(&given_up));
+        let shown = ShownJson::from(&shown).with(&given_up);
+        return out.object(&ShownAndLearned { shown, learned });
     }
     out.line(&format!(
         "{} is {}, revision {}, durability {}, copies {}",
@@ -118,6 +122,7 @@ pub fn show(client: &dyn Client, pipeline: Name, out: &Output) -> anyhow::Result
         ["STAGE", "FROM", "FAN-OUT", "ACTOR", "NODE", "IN", "OUT", "LAG", "COMMITTED", "WATERMARK", "ERRORS"];
     out.table(&header, rows)?;
     troubles.iter().try_for_each(|trouble| out.line(trouble))?;
+    running::table(&learned, out)?;
     for lost in &shown.superseded {
         out.line(&format!(
             "superseded: revision {}, deployed on node {} while it was cut off, lost to the one that stands; \
@@ -136,6 +141,15 @@ fn fan_out(fan_out: Option<FanOut>) -> String {
         Some(FanOut::Gossip { nodes: 1 }) => "gossip to 1 node".to_string(),
         Some(FanOut::Gossip { nodes }) => format!("gossip to {nodes} nodes"),
     }
+}
+
+#[derive(Debug, Serialize)]
+struct ShownAndLearned {
+    #[serde(flatten)]
+    shown: ShownJson,
+    /// How its learning stages do.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    learned: Vec<Learned>,
 }
 
 /// What an actor could not take, in words; `-` for nothing.

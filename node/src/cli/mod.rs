@@ -18,6 +18,7 @@ mod nodes;
 mod output;
 mod publish;
 mod report;
+mod running;
 mod tail;
 mod token;
 

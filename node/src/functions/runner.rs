@@ -46,7 +46,9 @@ pub(super) fn runner(
             Some(Box::new(operator.map_err(|error| error.to_string())?))
         }
         Head::None | Head::Pass => None,
-        Head::Learn { .. } | Head::Forecast { .. } | Head::Sink { .. } => (heads.0)(spec)?,
+        Head::Learn { .. } | Head::Forecast { .. } | Head::Anomaly { .. } | Head::Sink { .. } => {
+            (heads.0)(spec)?
+        }
     };
     ChainRunner::new(chain, head)
 }

@@ -145,9 +145,12 @@ impl WorkerState {
     fn runs_here(&self, events: usize) -> bool {
         match self.posting.spec.chain.head {
             Head::Sink { .. } => false,
-            Head::None | Head::Pass | Head::Wasm { .. } | Head::Learn { .. } | Head::Forecast { .. } => {
-                self.pace.is_quick(events)
-            }
+            Head::None
+            | Head::Pass
+            | Head::Wasm { .. }
+            | Head::Learn { .. }
+            | Head::Forecast { .. }
+            | Head::Anomaly { .. } => self.pace.is_quick(events),
         }
     }
 
@@ -155,9 +158,12 @@ impl WorkerState {
     fn permits(&self) -> Arc<Semaphore> {
         match self.posting.spec.chain.head {
             Head::Sink { .. } => Arc::clone(&self.posting.room.sink_permits),
-            Head::None | Head::Pass | Head::Wasm { .. } | Head::Learn { .. } | Head::Forecast { .. } => {
-                Arc::clone(&self.posting.room.permits)
-            }
+            Head::None
+            | Head::Pass
+            | Head::Wasm { .. }
+            | Head::Learn { .. }
+            | Head::Forecast { .. }
+            | Head::Anomaly { .. } => Arc::clone(&self.posting.room.permits),
         }
     }
 

@@ -103,7 +103,8 @@ fn touches_the_takers_disk(head: &Head) -> bool {
         | Head::Pass
         | Head::Wasm { .. }
         | Head::Learn { .. }
-        | Head::Forecast { .. } => false,
+        | Head::Forecast { .. }
+        | Head::Anomaly { .. } => false,
     }
 }
 

@@ -493,7 +493,11 @@ fn unresolved_module(manifest: &Manifest) -> Option<&str> {
             Module::Path(path) => Some(path.as_str()),
             Module::Digest(_) => None,
         },
-        Operator::Filter(_) | Operator::Map(_) | Operator::Learn(_) | Operator::Forecast(_) => None,
+        Operator::Filter(_)
+        | Operator::Map(_)
+        | Operator::Learn(_)
+        | Operator::Forecast(_)
+        | Operator::Anomaly(_) => None,
     })
 }
 

@@ -236,7 +236,7 @@ impl Peer {
         let shares = self.wiring.shares_of_stage(pipeline, stage);
         if shares.is_empty() {
             let why = format!(
-                "pipeline '{pipeline}' has no stage '{stage}' with an actor of its own; stages that keep state are wasm, learn and forecast, see `dunlin show {pipeline}`"
+                "pipeline '{pipeline}' has no stage '{stage}' with an actor of its own; stages that keep state are wasm, learn, forecast and anomaly, see `dunlin show {pipeline}`"
             );
             return self.fail(asker, FaultKind::Unknown, why, effects);
         }
@@ -248,6 +248,8 @@ impl Peer {
             return self.fail(asker, FaultKind::Unavailable, why, effects);
         }
         let holds = |share: &Share| match (&key, share) {
+            // What is the stage's own each of its shares has.
+            (Some(key), _) if key.starts_with('\0') => true,
             (Some(key), Share::Slots { .. }) => share.slots().contains(slot_of(key.as_bytes())),
             (Some(_), Share::Node(_)) | (None, _) => true,
         };

@@ -123,9 +123,10 @@ impl Wiring {
             let mut names: Vec<String> = match &unit.chain.head {
                 Head::None => alloc::vec![unit.id.name.to_string()],
                 Head::Pass => Vec::new(),
-                Head::Wasm { stage, .. } | Head::Learn { stage, .. } | Head::Forecast { stage, .. } => {
-                    alloc::vec![stage.to_string()]
-                }
+                Head::Wasm { stage, .. }
+                | Head::Learn { stage, .. }
+                | Head::Forecast { stage, .. }
+                | Head::Anomaly { stage, .. } => alloc::vec![stage.to_string()],
                 Head::Sink { sink, .. } => alloc::vec![sink.to_string()],
             };
             names.extend(

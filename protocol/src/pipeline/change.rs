@@ -61,7 +61,7 @@ fn refuse_stage(name: &Name, was: &Stage, is: &Stage) -> Result<(), String> {
             "the living stage '{name}' is a {was_kind} stage, and a {is_kind} stage cannot go on where it stands"
         ));
     }
-    let learns = matches!(was.operator, Operator::Learn(_) | Operator::Forecast(_));
+    let learns = matches!(was.operator, Operator::Learn(_) | Operator::Forecast(_) | Operator::Anomaly(_));
     if learns && was.operator != is.operator {
         return Err(format!(
             "what the living stage '{name}' has learned means something only with the settings of its {was_kind} \
@@ -159,6 +159,7 @@ fn kind(stage: &Stage) -> &'static str {
         Operator::Wasm(_) => "wasm",
         Operator::Learn(_) => "learn",
         Operator::Forecast(_) => "forecast",
+        Operator::Anomaly(_) => "anomaly",
     }
 }
 

@@ -104,6 +104,9 @@ impl Fusing {
             Operator::Forecast(spec) => {
                 self.learner(name, stage, rule, Head::Forecast { stage: name.clone(), spec: spec.clone() });
             }
+            Operator::Anomaly(spec) => {
+                self.learner(name, stage, rule, Head::Anomaly { stage: name.clone(), spec: spec.clone() });
+            }
         }
     }
 

@@ -140,6 +140,7 @@ pub enum Operator {
     Wasm(WasmSpec),
     Learn(LearnSpec),
     Forecast(ForecastSpec),
+    Anomaly(AnomalySpec),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -207,6 +208,16 @@ pub struct ForecastSpec {
     pub seed: u64,
 }
 
+/// The `anomaly` table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AnomalySpec {
+    /// None: every number that a key's first event carries.
+    pub features: Option<Vec<String>>,
+    /// Events of a key by which the next ones are judged.
+    pub window: u32,
+    pub seed: u64,
+}
+
 /// How far a forecast looks ahead.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Horizon {
@@ -243,7 +254,7 @@ impl Operator {
     pub fn scores(&self) -> bool {
         match self {
             Operator::Learn(_) | Operator::Forecast(_) => true,
-            Operator::Filter(_) | Operator::Map(_) | Operator::Wasm(_) => false,
+            Operator::Filter(_) | Operator::Map(_) | Operator::Wasm(_) | Operator::Anomaly(_) => false,
         }
     }
 }
@@ -260,7 +271,8 @@ impl Manifest {
                 | Operator::Filter(_)
                 | Operator::Map(_)
                 | Operator::Learn(_)
-                | Operator::Forecast(_) => None,
+                | Operator::Forecast(_)
+                | Operator::Anomaly(_) => None,
             })
             .collect();
         digests.sort();

@@ -231,13 +231,17 @@ impl core::str::FromStr for StreamName {
 }
 
 fn stage(fields: &Fields<'_>) -> Result<Stage, Problem> {
-    let known = ["from", "key", "filter", "map", "wasm", "learn", "forecast", "config", "limits"];
+    let known = ["from", "key", "filter", "map", "wasm", "learn", "forecast", "anomaly", "config", "limits"];
     fields.only(&known, &LATER_STAGE)?;
-    let operators = ["filter", "map", "wasm", "learn", "forecast"];
+    let operators = ["filter", "map", "wasm", "learn", "forecast", "anomaly"];
     let mut named = fields.entries.iter().filter(|entry| operators.contains(&entry.key.as_str()));
     let Some(first) = named.next() else {
         let reason = format!("{} does nothing: it has no operator", fields.what);
-        return Err(Problem::new(fields.place, reason, "add one of filter, map, wasm, learn, forecast"));
+        return Err(Problem::new(
+            fields.place,
+            reason,
+            "add one of filter, map, wasm, learn, forecast, anomaly",
+        ));
     };
     if let Some(second) = named.next() {
         let reason = format!("{} has two operators, {} and {}", fields.what, first.key, second.key);
@@ -253,7 +257,8 @@ fn stage(fields: &Fields<'_>) -> Result<Stage, Problem> {
     if fields.has("key") && matches!(kind, "filter" | "map") {
         let reason =
             format!("{} is a {kind} stage, which needs no key: events keep the one they have", fields.what);
-        let hint = "remove it, or name the key at the wasm, learn or forecast stage that reads this one";
+        let hint =
+            "remove it, or name the key at the wasm, learn, forecast or anomaly stage that reads this one";
         return Err(Problem::new(fields.key_place("key"), reason, hint));
     }
     let operator = match kind {
@@ -261,6 +266,7 @@ fn stage(fields: &Fields<'_>) -> Result<Stage, Problem> {
         "map" => map(fields)?,
         "wasm" => Operator::Wasm(wasm(fields)?),
         "forecast" => Operator::Forecast(forecast::forecast(fields)?),
+        "anomaly" => Operator::Anomaly(anomaly::anomaly(fields)?),
         _ => Operator::Learn(learn(fields)?),
     };
     Ok(Stage { from: from(fields)?, key: fields.text("key", "key = \"flight\"")?, operator })
@@ -468,6 +474,7 @@ fn placement(fields: &Fields<'_>) -> Result<PlacementRule, Problem> {
     })
 }
 
+mod anomaly;
 mod forecast;
 #[cfg(test)]
 mod tests;

@@ -10,7 +10,7 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
-use super::manifest::{ForecastSpec, LearnSpec, Outlet, Source, StreamName, WasmSpec};
+use super::manifest::{AnomalySpec, ForecastSpec, LearnSpec, Outlet, Source, StreamName, WasmSpec};
 use crate::id::{Name, SLOTS};
 
 /// All units of one manifest, in an order in which every unit comes after those that it reads.
@@ -124,6 +124,10 @@ pub enum Head {
     Forecast {
         stage: Name,
         spec: ForecastSpec,
+    },
+    Anomaly {
+        stage: Name,
+        spec: AnomalySpec,
     },
 }
 

@@ -210,7 +210,9 @@ fn edges(manifest: &Manifest, root: &Node, order: &[&Name]) -> Result<(), Proble
         }
         match operator {
             Some(Operator::Filter(_) | Operator::Map(_)) => ways.insert(name, here),
-            Some(Operator::Wasm(_) | Operator::Learn(_) | Operator::Forecast(_)) => ways.insert(name, 1),
+            Some(Operator::Wasm(_) | Operator::Learn(_) | Operator::Forecast(_) | Operator::Anomaly(_)) => {
+                ways.insert(name, 1)
+            }
             None => None,
         };
     }
@@ -262,18 +264,22 @@ fn placement(manifest: &Manifest, root: &Node, name: &Name, rule: &PlacementRule
             refuse(
                 None,
                 reason,
-                "place the wasm, learn or forecast stage in front of it, or remove this table",
+                "place the wasm, learn, forecast or anomaly stage in front of it, or remove this table",
             )
         }
-        Operator::Learn(_) | Operator::Forecast(_) if !keyed && spread_or_shares.is_some() => {
+        Operator::Learn(_) | Operator::Forecast(_) | Operator::Anomaly(_)
+            if !keyed && spread_or_shares.is_some() =>
+        {
             let reason =
                 format!("stage '{name}' has no key, so it is one model in one actor and has no shares");
             refuse(spread_or_shares, reason, "add key = \"FIELD\" to the stage, or remove this")
         }
-        Operator::Wasm(_) | Operator::Learn(_) | Operator::Forecast(_) if keyed && rule.spread => {
+        Operator::Wasm(_) | Operator::Learn(_) | Operator::Forecast(_) | Operator::Anomaly(_)
+            if keyed && rule.spread =>
+        {
             let reason = format!("stage '{name}' has a key, so its shares are spread already");
             refuse(Some("spread"), reason, "remove it, or set shares = 8")
         }
-        Operator::Wasm(_) | Operator::Learn(_) | Operator::Forecast(_) => Ok(()),
+        Operator::Wasm(_) | Operator::Learn(_) | Operator::Forecast(_) | Operator::Anomaly(_) => Ok(()),
     }
 }

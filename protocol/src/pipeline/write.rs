@@ -6,8 +6,8 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use super::manifest::{
-    Connector, ForecastSpec, Horizon, Label, LearnSpec, Manifest, Module, Operator, Outlet, Pace,
-    PlacementRule, Sink, Source, Stage, StreamName, WasmSpec, WhenFull,
+    AnomalySpec, Connector, ForecastSpec, Horizon, Label, LearnSpec, Manifest, Module, Operator, Outlet,
+    Pace, PlacementRule, Sink, Source, Stage, StreamName, WasmSpec, WhenFull,
 };
 use super::parse::BY_DIGEST;
 use super::quantity::spell_span;
@@ -131,6 +131,7 @@ fn stage(stage: &Stage) -> String {
         }
         Operator::Learn(spec) => object.raw("learn", learn(spec)),
         Operator::Forecast(spec) => object.raw("forecast", forecast(spec)),
+        Operator::Anomaly(spec) => object.raw("anomaly", anomaly(spec)),
     }
     .end()
 }
@@ -169,6 +170,14 @@ fn forecast(spec: &ForecastSpec) -> String {
         .some("features", spec.features.as_ref().map(list))
         .some("models", spec.models.as_ref().map(list))
         .some("interval", spec.interval.map(|interval| number(interval.0)))
+        .raw("seed", spec.seed.to_string())
+        .end()
+}
+
+fn anomaly(spec: &AnomalySpec) -> String {
+    Object::new()
+        .some("features", spec.features.as_ref().map(list))
+        .raw("window", spec.window.to_string())
         .raw("seed", spec.seed.to_string())
         .end()
 }

@@ -6,17 +6,19 @@ use bytes::Bytes;
 use dunlin_protocol::effect::{Again, CallError, Invoked};
 use dunlin_protocol::event::Event;
 use dunlin_protocol::limits::COMMIT_BYTES_MAX;
-use dunlin_protocol::pipeline::manifest::ForecastSpec;
+use dunlin_protocol::pipeline::manifest::{ForecastSpec, Horizon};
 use dunlin_protocol::time::Time;
 use serde_json::{Map, Value};
 
 use super::fields::FIELDS_MAX;
 use super::journal::{Kept, Unreadable};
 use super::model::Row;
+use super::origin::Settled;
 use super::payload::{self, Said};
 use super::settings::Settings;
 use crate::learn::{number, path_key};
 use crate::operator::{FromHead, Handled, Operator, State};
+use crate::running::{Ahead, Running};
 
 /// The side output `scores`.
 const SCORES: u16 = 0;
@@ -31,6 +33,7 @@ pub struct Forecast {
     keys: BTreeMap<Bytes, Entry>,
     /// Counts events: when a key was used.
     clock: u64,
+    running: Running,
 }
 
 #[derive(Debug)]
@@ -42,7 +45,8 @@ struct Entry {
 impl Forecast {
     /// An error is one sentence for whoever wrote the `forecast` table.
     pub fn new(spec: &ForecastSpec) -> Result<Forecast, String> {
-        Ok(Forecast { settings: Settings::of(spec)?, keys: BTreeMap::new(), clock: 0 })
+        let (settings, running) = (Settings::of(spec)?, Running::default());
+        Ok(Forecast { settings, keys: BTreeMap::new(), clock: 0, running })
     }
 
     fn one(
@@ -52,7 +56,7 @@ impl Forecast {
         state: &mut dyn State,
         mut emit: impl FnMut(Option<u16>, Event),
     ) -> Result<(), Unreadable> {
-        let Forecast { settings, keys, clock } = &mut *self;
+        let Forecast { settings, keys, clock, running } = &mut *self;
         let key = &event.key;
         if !keys.contains_key(key) {
             let kept = match Kept::read(settings, key, state)? {
@@ -65,21 +69,28 @@ impl Forecast {
         *clock += 1;
         *used = *clock;
         // An event older than the newest one of its key teaches nothing: it gets the newest forecast.
-        if event.time >= kept.model.last_at() {
+        let teaches = event.time >= kept.model.last_at();
+        if teaches {
             let row = Row {
                 at: event.time,
                 targets: settings.targets.iter().map(|name| number(payload.get(name))).collect(),
                 fields: kept.names().iter().map(|name| number(payload.get(name))).collect(),
             };
+            let before: Vec<u64> = kept.model.tracks.iter().map(|track| track.drifts).collect();
             let settled = kept.model.observe(settings, &row);
+            for ((name, track), before) in settings.targets.iter().zip(&kept.model.tracks).zip(before) {
+                running.drifted(name, track.drifts - before);
+            }
             kept.wrote(key, &row, state);
+            settled.iter().for_each(|(target, one)| scored(running, settings, *target, one));
             let origins: BTreeSet<Time> = settled.iter().map(|(_, one)| one.forecast.at).collect();
             for at in origins {
                 let of = settled.iter().filter(|(_, one)| one.forecast.at == at);
                 let said: Vec<Said<'_>> = of
                     .filter_map(|(target, one)| {
                         let track = kept.model.tracks.get(*target)?;
-                        Some(Said { target: *target, forecast: &one.forecast, settled: Some((one, track)) })
+                        let settled = Some((one, track));
+                        Some(Said { target: *target, forecast: &one.forecast, tail: one.tail, settled })
                     })
                     .collect();
                 emit(Some(SCORES), payload::event(settings, key, at, Some(event.time), &said));
@@ -87,7 +98,11 @@ impl Forecast {
         }
         let tracks = kept.model.tracks.iter().enumerate();
         let said: Vec<Said<'_>> = tracks
-            .filter_map(|(target, track)| Some(Said { target, forecast: track.latest()?, settled: None }))
+            .filter_map(|(target, track)| {
+                let forecast = track.latest()?;
+                let tail = forecast.tail.filter(|_| teaches);
+                Some(Said { target, forecast, tail, settled: None })
+            })
             .collect();
         emit(None, payload::event(settings, key, event.time, None, &said));
         Ok(())
@@ -110,6 +125,26 @@ impl Forecast {
     }
 }
 
+/// The first, the middle and the last horizon of a forecast that is settled.
+fn scored(running: &mut Running, settings: &Settings, target: usize, one: &Settled) {
+    let Some(name) = settings.targets.get(target) else { return };
+    let last = settings.horizons().saturating_sub(1);
+    let mut places = vec![0, settings.horizons() / 2, last];
+    if let Some(middle) = places.get_mut(1) {
+        *middle = middle.saturating_sub(1);
+    }
+    places.dedup();
+    let errors = places.into_iter().filter_map(|place| {
+        let ahead = match &settings.horizon {
+            Horizon::Steps(_) => Ahead::Steps(place as u64 + 1),
+            Horizon::Spans(spans) => Ahead::Millis(spans.get(place)?.0),
+        };
+        let (truth, said) = (one.truth.get(place)?, one.forecast.value.get(place)?);
+        Some((ahead, ((truth - said).abs(), (truth - one.forecast.last_value).abs())))
+    });
+    running.settled(name, errors);
+}
+
 /// The fields beside the targets: those asked for, or every number of a key's first event.
 fn names(settings: &Settings, payload: &Map<String, Value>) -> Vec<String> {
     match &settings.features {
@@ -127,6 +162,7 @@ impl Operator for Forecast {
     fn handle(&mut self, batch: &[Invoked], _now: Time, state: &mut dyn State) -> Result<Handled, CallError> {
         let mut handled = Handled::default();
         let (before, mut bytes) = (self.clock, 0usize);
+        self.running.read(state);
         for (index, invoked) in batch.iter().enumerate() {
             let event = &invoked.placed.event;
             let cause = index as u32;
@@ -144,11 +180,13 @@ impl Operator for Forecast {
             }
         }
         self.flush(before, state);
+        self.running.write(state);
         Ok(handled)
     }
 
     fn forget(&mut self) {
         self.keys.clear();
+        self.running = Running::default();
     }
 }
 

@@ -7,6 +7,7 @@
 //!
 //! | key | value |
 //! | --- | --- |
+//! | 0 `u` | how the share does, for people (see `running`) |
 //! | 0 `h` key | which snapshot is whole, and the fields' names |
 //! | 0 `s` key turn piece | a piece of a snapshot (two turns: the whole one, the one in the making) |
 //! | 0 `j` key slot | a row, in a ring of [`SLOTS`] |
@@ -21,7 +22,7 @@ use super::model::{Model, Row};
 use super::settings::Settings;
 use crate::operator::State;
 
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 /// Rows from one snapshot to the next.
 const EVERY: u64 = 128;
 /// Pieces of a snapshot at most, one per event; and how long a piece is at least.

@@ -13,13 +13,12 @@
 //! | `rls`, `holt_winters` | recursive least squares for all horizons; level and season |
 //! | `nets` | networks that remember |
 //! | `hedge`, `guard` | weights of the experts; when the naive line is safer |
-//! | `band`, `drift`, `scores` | intervals, drift marks, metrics |
+//! | `band`, `scores` | intervals, metrics |
 //!
 //! A stage has a model per key. What is forecast are changes from the last value, in units of the
 //! series, so whatever its size, "it stays" is where everything begins.
 
 mod band;
-mod drift;
 mod fields;
 mod function;
 mod guard;

@@ -64,7 +64,10 @@ impl Model {
         }
         let mut settled = Vec::new();
         for (index, (track, value)) in self.tracks.iter_mut().zip(&row.targets).enumerate() {
-            let Some(value) = value else { continue };
+            let Some(value) = value else {
+                track.pass();
+                continue;
+            };
             let own = own.get(index).copied().flatten();
             let done = track.observe(settings, row.at, *value, fields, own);
             settled.extend(done.into_iter().map(|one| (index, one)));

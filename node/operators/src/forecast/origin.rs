@@ -17,6 +17,8 @@ pub struct Forecast {
     pub width: Vec<f64>,
     /// By family, mean over the horizons.
     pub weights: [f64; FAMILIES.len()],
+    /// How likely it was that the value at which it was made lay so far from what had been said of it.
+    pub tail: Option<f64>,
 }
 
 impl Forecast {
@@ -55,6 +57,8 @@ pub struct Origin {
     pub combined: Vec<f32>,
     /// Outcomes so far, by horizon.
     pub truth: Vec<f64>,
+    /// How likely it was that the first of them lay so far from what was said, or farther.
+    pub tail: Option<f64>,
 }
 
 impl Origin {
@@ -78,6 +82,8 @@ impl Origin {
 pub struct Settled {
     pub forecast: Forecast,
     pub truth: Vec<f64>,
+    /// As its origin's.
+    pub tail: Option<f64>,
 }
 
 #[cfg(test)]

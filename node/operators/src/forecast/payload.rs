@@ -36,6 +36,8 @@ struct Targets<'a>(&'a Settings, &'a [Said<'a>]);
 pub struct Said<'a> {
     pub target: usize,
     pub forecast: &'a Forecast,
+    /// How unusual what it came with was, or what came first of it.
+    pub tail: Option<f64>,
     pub settled: Option<(&'a Settled, &'a Track)>,
 }
 
@@ -45,6 +47,10 @@ struct OfTarget<'a> {
     low: Vec<f64>,
     high: Vec<f64>,
     last_value: f64,
+    /// How likely a value so far from what was said of it one step before: of the value at which this was
+    /// said, or of its first outcome once it is settled.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tail_probability: Option<f64>,
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     outcome: Option<Outcome<'a>>,
 }
@@ -88,6 +94,7 @@ fn of_target<'a>(said: &Said<'a>) -> OfTarget<'a> {
         low: said.forecast.bounds(-1.0).collect(),
         high: said.forecast.bounds(1.0).collect(),
         last_value: *last_value,
+        tail_probability: said.tail,
         outcome: said.settled.map(|(settled, track)| {
             let scores = &track.scores;
             Outcome {

@@ -8,7 +8,6 @@ use dunlin_protocol::time::Time;
 use serde::{Deserialize, Serialize};
 
 use super::band::Band;
-use super::drift::Drift;
 use super::fields::{Fields, INPUT_MAX, PER_FIELD};
 use super::guard::Guard;
 use super::hedge::{ELMAN, EXPERTS, FAMILIES, FIELDS, FIELDS_MEMORY, Hedge, MEMORIES, SMOOTHINGS};
@@ -21,6 +20,8 @@ use super::scale::Scale;
 use super::scores::Scores;
 use super::season::Season;
 use super::settings::Settings;
+use crate::drift::Drift;
+use crate::tail::{Sides, Tail};
 
 /// Values before the last one that the lines see.
 const LAGS: usize = 24;
@@ -56,6 +57,9 @@ pub struct Track {
     drift: Drift,
     /// Drifts marked so far.
     pub drifts: u64,
+    /// Errors of the first horizon, and how unusual that of this event's value was.
+    errors: Tail,
+    tail: Option<f64>,
     origins: VecDeque<Origin>,
     /// For each horizon the number of origins that it has settled or lost.
     settled: Vec<u64>,
@@ -87,6 +91,8 @@ impl Track {
             scores: vec![Scores::default(); horizons],
             drift: Drift::default(),
             drifts: 0,
+            errors: Tail::default(),
+            tail: None,
             origins: VecDeque::new(),
             settled: vec![0; horizons],
             gone: 0,
@@ -109,6 +115,13 @@ impl Track {
     fn rescale(&mut self, inputs: &[f64], outcomes: f64) {
         self.lines.iter_mut().for_each(|line| line.rescale(inputs, outcomes));
         self.origins.iter_mut().for_each(|origin| origin.rescale(inputs, outcomes));
+    }
+
+    /// An event came without a value.
+    pub fn pass(&mut self) {
+        if let Some(latest) = &mut self.latest {
+            latest.tail = None;
+        }
     }
 
     /// Takes a value in: settles what it brings the outcome of, learns, and forecasts anew. `own` is
@@ -139,6 +152,7 @@ impl Track {
         {
             self.nets.came(((value - last) / self.scale.unit).clamp(-CHANGE_MAX, CHANGE_MAX));
         }
+        self.tail = None;
         let done = self.settle(settings, at, value);
         self.past.push(at, value);
         if other_season {
@@ -217,6 +231,11 @@ impl Track {
                 self.nets.learn(horizon, &origin.nets, bounded);
                 let says = (origin.forecast.value.get(horizon), origin.forecast.width.get(horizon));
                 let (Some(said), Some(width)) = says else { continue };
+                if horizon == 0 {
+                    origin.tail = Some(self.errors.probability(value - said, Sides::Both));
+                    self.tail = origin.tail;
+                    self.errors.learn(value - said);
+                }
                 let error = (value - said).abs();
                 let inside = error <= *width;
                 if let Some(scores) = self.scores.get_mut(horizon) {
@@ -236,7 +255,7 @@ impl Track {
             && let Some(origin) = self.origins.pop_front()
         {
             self.gone += 1;
-            done.push(Settled { forecast: origin.forecast, truth: origin.truth });
+            done.push(Settled { forecast: origin.forecast, truth: origin.truth, tail: origin.tail });
         }
         done
     }
@@ -305,7 +324,7 @@ impl Track {
         let mut says = settings.active;
         // Without fields, there is no line that sees them.
         says.iter_mut().take(FIELDS + 1).skip(first + self.lines.len()).for_each(|says| *says = false);
-        let mut forecast = Forecast { at, last_value: value, ..Forecast::default() };
+        let mut forecast = Forecast { at, last_value: value, tail: self.tail, ..Forecast::default() };
         let mut combined = Vec::with_capacity(settings.horizons());
         for (((hedge, guard), band), said) in self.hedges.iter().zip(&self.guards).zip(&self.bands).zip(&said)
         {
@@ -345,6 +364,7 @@ impl Track {
             said,
             combined,
             truth: vec![0.0; settings.horizons()],
+            tail: None,
         });
         self.latest = Some(forecast);
     }

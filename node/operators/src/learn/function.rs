@@ -18,6 +18,7 @@ use super::row::{self, Context, Row};
 use super::settings::Settings;
 use super::store::{self, Cache, Unreadable};
 use crate::operator::{FromHead, Handled, Operator, State};
+use crate::running::{Ahead, Running};
 
 /// Predictions of same-row labels that may wait in a share. Beyond: a prediction goes out and is
 /// neither scored nor learned from, and is counted as unscored.
@@ -32,19 +33,22 @@ pub struct Learn {
     settings: Settings,
     cache: Cache,
     row: Row,
+    running: Running,
 }
 
 impl Learn {
     /// An error is one sentence for whoever wrote the `learn` table.
     pub fn new(spec: &LearnSpec) -> Result<Learn, String> {
-        Ok(Learn { settings: Settings::of(spec)?, cache: Cache::default(), row: Row::default() })
+        let (settings, running) = (Settings::of(spec)?, Running::default());
+        Ok(Learn { settings, cache: Cache::default(), row: Row::default(), running })
     }
 }
 
 impl Operator for Learn {
     fn handle(&mut self, batch: &[Invoked], _now: Time, state: &mut dyn State) -> Result<Handled, CallError> {
         let mut handled = Handled::default();
-        let Learn { settings, cache, row } = self;
+        let Learn { settings, cache, row, running } = self;
+        running.read(state);
         cache.read_model(settings, state).map_err(unreadable)?;
         let Cache { model: Some(model), cells, lately, keys, .. } = &mut *cache else { return Ok(handled) };
         for (index, invoked) in batch.iter().enumerate() {
@@ -59,6 +63,7 @@ impl Operator for Learn {
                 lately,
                 keys,
                 row,
+                running,
                 state: &mut *state,
                 event,
                 payload,
@@ -68,11 +73,13 @@ impl Operator for Learn {
             step.run().map_err(unreadable)?;
         }
         cache.flush(state);
+        running.write(state);
         Ok(handled)
     }
 
     fn forget(&mut self) {
         self.cache.clear();
+        self.running = Running::default();
     }
 }
 
@@ -88,6 +95,7 @@ struct Step<'a> {
     lately: &'a mut Lately,
     keys: &'a mut Keys,
     row: &'a mut Row,
+    running: &'a mut Running,
     state: &'a mut dyn State,
     event: &'a Event,
     payload: Map<String, Value>,
@@ -257,7 +265,9 @@ impl Step<'_> {
         let tokens = prediction.tokens.iter().copied();
         self.cells.load(tokens.chain(each_class(&prediction.reads)), self.state)?;
         self.lately.load(prediction.groups.iter().copied(), self.state)?;
+        let before = self.model.drifts;
         self.model.settle(self.settings, prediction, truth, self.cells, self.lately);
+        let drifts = self.model.drifts;
         let settled = Settled {
             settled_at: self.event.time,
             interval: self.settings.coverage,
@@ -265,8 +275,16 @@ impl Step<'_> {
             happened: Model::happened(self.settings, prediction, truth),
             absolute_error: (truth - prediction.value).abs(),
             absolute_error_last_value: (truth - prediction.last_value).abs(),
+            drifts,
             running: self.model.scores.running(),
         };
+        let (target, ahead) = match &self.settings.label {
+            Label::Later { target, after, .. } => (target, Ahead::Millis(after.0)),
+            Label::SameRow { label, .. } => (label, Ahead::Known),
+        };
+        let errors = (settled.absolute_error, settled.absolute_error_last_value);
+        self.running.drifted(target, drifts - before);
+        self.running.settled(target, core::iter::once((ahead, errors)));
         let event = payload::event(self.settings, prediction, Some(settled));
         self.emit(Some(SCORES), event);
         Ok(())

@@ -26,6 +26,7 @@ use super::settings::{self, Settings};
 use super::store::Unreadable;
 use super::traffic::Traffic;
 use super::trees::Trees;
+use crate::drift::Drift;
 
 /// Parts that the model is written in.
 pub const PARTS: usize = 5;
@@ -75,6 +76,9 @@ pub struct Model {
     reader: Reader,
     hedge: Hedge,
     guard: Guard,
+    drift: Drift,
+    /// Drifts marked so far.
+    pub drifts: u64,
     #[serde(skip)]
     residuals: Residuals,
     /// How far values strayed before any prediction was due.
@@ -136,6 +140,8 @@ impl Model {
             reader: Reader::new(),
             hedge: Hedge::new(),
             guard: Guard::default(),
+            drift: Drift::default(),
+            drifts: 0,
             residuals: Residuals::new(settings.coverage),
             early: Residuals::new(settings.coverage),
             made: 0,
@@ -171,6 +177,7 @@ impl Model {
             self.all_positive = false;
             // Its losses were parts of the values.
             self.guard = Guard::default();
+            self.drift = Drift::default();
         }
     }
 
@@ -432,6 +439,7 @@ impl Model {
         let part = self.measured_in(settings, unit);
         let apart = |said: f64| (truth - said).abs() / part;
         self.guard.learn(apart(prediction.last_value), apart(prediction.combined));
+        self.drifts += u64::from(self.drift.learn(apart(prediction.value)));
 
         let change = ((truth - anchor) / unit).clamp(-CHANGE_MAX, CHANGE_MAX);
         let x = lines(&prediction.inputs);

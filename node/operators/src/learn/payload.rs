@@ -53,6 +53,8 @@ pub struct Settled {
     pub happened: Option<bool>,
     pub absolute_error: f64,
     pub absolute_error_last_value: f64,
+    /// Drift marks of the share so far.
+    pub drifts: u64,
     pub running: Running,
 }
 

@@ -3,6 +3,7 @@
 //! | key | value |
 //! | --- | --- |
 //! | the event's key | the key's path as a JSON object, for people too (see `record`) |
+//! | 0 `u` | how the share does, for people (see `running`) |
 //! | 0 `m` part page | the model, in pages |
 //! | 0 `c` number | a cell |
 //! | 0 `l` number | what was left over lately, of a group |
@@ -27,7 +28,7 @@ use super::prediction::Prediction;
 use super::settings::Settings;
 use crate::operator::State;
 
-const VERSION: u8 = 8;
+const VERSION: u8 = 9;
 
 /// Why state could not be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -17,15 +17,23 @@ use super::state::Kept;
 const TREES: usize = 25;
 /// Halvings from the root to a leaf.
 const DEPTH: usize = 8;
-/// Rows of a window.
-const WINDOW: u32 = 250;
-/// A node with fewer rows than this in the window before is not looked below.
-const FEW: u32 = WINDOW / 10;
+/// Rows of a window, as the paper has it.
+pub const WINDOW: u32 = 250;
+/// A node with fewer than one row in so many of the window before is not looked below.
+const FEW: u32 = 10;
+/// Inputs at most. Those beyond are not looked at.
+pub const INPUTS_MAX: usize = 32;
+/// Windows whose mean and deviation lay rows into the box.
+const REMEMBERED: f64 = 8.0;
 /// Deviations from the mean at which the box ends. What lies beyond lies at its wall.
 const REACH: f64 = 4.0;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(from = "Stored", into = "Stored")]
 pub struct HalfSpaceTrees {
+    inputs: u32,
+    window: u32,
+    seed: u64,
     standard: Standard,
     trees: Vec<Tree>,
     /// Rows of this window so far, and windows that are full.
@@ -33,7 +41,44 @@ pub struct HalfSpaceTrees {
     windows: u32,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// What is kept: where trees cut follows from the seed.
+#[derive(Debug, Serialize, Deserialize)]
+struct Stored {
+    inputs: u32,
+    window: u32,
+    seed: u64,
+    standard: Standard,
+    /// By tree and node; those of this window are left out where it has no rows yet.
+    before: Vec<Vec<u32>>,
+    now: Vec<Vec<u32>>,
+    rows: u32,
+    windows: u32,
+}
+
+impl From<HalfSpaceTrees> for Stored {
+    fn from(model: HalfSpaceTrees) -> Stored {
+        let HalfSpaceTrees { inputs, window, seed, standard, trees, rows, windows } = model;
+        let (before, now) = trees.into_iter().map(|tree| (tree.before, tree.now)).unzip();
+        let now = if rows == 0 { Vec::new() } else { now };
+        Stored { inputs, window, seed, standard, before, now, rows, windows }
+    }
+}
+
+impl From<Stored> for HalfSpaceTrees {
+    fn from(stored: Stored) -> HalfSpaceTrees {
+        let Stored { inputs, window, seed, standard, before, now, rows, windows } = stored;
+        let mut model = HalfSpaceTrees::new(inputs as usize, window, seed);
+        for (tree, before) in model.trees.iter_mut().zip(before) {
+            tree.before = before;
+        }
+        for (tree, now) in model.trees.iter_mut().zip(now) {
+            tree.now = now;
+        }
+        HalfSpaceTrees { standard, rows, windows, ..model }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq)]
 struct Tree {
     /// Where each inner node is cut; the children of node i are 2 i + 1 and 2 i + 2.
     cuts: Vec<Cut>,
@@ -42,7 +87,7 @@ struct Tree {
     now: Vec<u32>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 struct Cut {
     input: u32,
     value: f64,
@@ -97,11 +142,23 @@ impl Tree {
 }
 
 impl HalfSpaceTrees {
-    /// `inputs`: numbers of a row.
-    pub fn new(inputs: usize, seed: u64) -> HalfSpaceTrees {
+    /// `inputs`: numbers of a row; `window`: rows after which the next ones are judged by these.
+    pub fn new(inputs: usize, window: u32, seed: u64) -> HalfSpaceTrees {
+        let inputs = inputs.min(INPUTS_MAX);
         let mut draws = Draws::new(seed, 2);
         let trees = (0..TREES).map(|_| Tree::new(inputs, &mut draws)).collect();
-        HalfSpaceTrees { standard: Standard::default(), trees, rows: 0, windows: 0 }
+        let (standard, window) = (Standard::default(), window.max(1));
+        HalfSpaceTrees { inputs: inputs as u32, window, seed, standard, trees, rows: 0, windows: 0 }
+    }
+
+    /// Whether a window is full, so that rows can be judged.
+    pub fn judges(&self) -> bool {
+        self.windows > 0
+    }
+
+    /// Whether a window has just begun: then it takes the least room to be kept.
+    pub fn begins(&self) -> bool {
+        self.rows == 0
     }
 
     fn place(&self, row: &[f64]) -> Vec<f64> {
@@ -124,19 +181,20 @@ impl HalfSpaceTrees {
                 // As if all space were as full as this half.
                 mass = f64::from(rows) * size;
                 size *= 2.0;
-                if rows < FEW {
+                if rows < self.window / FEW {
                     break;
                 }
             }
             sum += (1.0 + mass).ln();
         }
         // A row in a leaf with a tenth of the window's rows counts as common as can be.
-        let most = f64::from(WINDOW) * f64::from(1u32 << DEPTH) / 10.0;
+        let most = f64::from(self.window) * f64::from(1u32 << DEPTH) / 10.0;
         1.0 - (sum / self.trees.len().max(1) as f64 / (1.0 + most).ln()).min(1.0)
     }
 
     pub fn learn(&mut self, row: &[f64]) {
-        self.standard.learn(row);
+        let memory = f64::from(self.window) * REMEMBERED;
+        self.standard.learn_within(row, 2.0 * REACH, memory);
         let row = self.place(row);
         for tree in &mut self.trees {
             let path: Vec<usize> = tree.path(&row).collect();
@@ -145,7 +203,7 @@ impl HalfSpaceTrees {
             }
         }
         self.rows += 1;
-        if self.rows == WINDOW {
+        if self.rows >= self.window {
             for tree in &mut self.trees {
                 core::mem::swap(&mut tree.before, &mut tree.now);
                 tree.now.fill(0);
@@ -157,7 +215,7 @@ impl HalfSpaceTrees {
 }
 
 impl Kept for HalfSpaceTrees {
-    const VERSION: u8 = 1;
+    const VERSION: u8 = 2;
 }
 
 #[cfg(test)]
@@ -171,7 +229,7 @@ mod tests {
 
     #[test]
     fn a_row_far_from_all_others_is_strange() {
-        let (mut trees, mut draws) = (HalfSpaceTrees::new(3, 1), Draws::new(6, 6));
+        let (mut trees, mut draws) = (HalfSpaceTrees::new(3, WINDOW, 1), Draws::new(6, 6));
         for _ in 0..2000 {
             trees.learn(&common(&mut draws));
         }
@@ -196,7 +254,7 @@ mod tests {
 
     #[test]
     fn nothing_is_strange_before_a_window_is_full() {
-        let mut trees = HalfSpaceTrees::new(1, 1);
+        let mut trees = HalfSpaceTrees::new(1, WINDOW, 1);
         (0..100).for_each(|i| trees.learn(&[f64::from(i % 3)]));
         assert_eq!(trees.score(&[1e9]), 0.0);
     }

@@ -44,3 +44,9 @@ mod draw;
 mod moments;
 mod mondrian;
 mod steps;
+
+#[cfg(test)]
+pub(crate) fn draws(seed: u64) -> impl FnMut() -> f64 {
+    let mut draws = draw::Draws::new(seed, 0);
+    move || draws.part()
+}

@@ -6,6 +6,9 @@ use serde::{Deserialize, Serialize};
 use super::model::{Classifier, Regressor, known};
 use super::state::Kept;
 
+/// Rows by which one can tell what lies far off.
+const KNOWN: f64 = 30.0;
+
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Standard {
     inputs: Vec<Input>,
@@ -26,6 +29,26 @@ impl Standard {
         for (Input { n, mean, variance }, value) in self.inputs.iter_mut().zip(row) {
             let Some(value) = known(*value) else { continue };
             *n += 1.0;
+            let before = *mean;
+            *mean += (value - before) / *n;
+            *variance += ((value - before) * (value - *mean) - *variance) / *n;
+        }
+    }
+
+    /// The same, but what lies more than `reach` deviations off counts as if it lay there, once some are
+    /// known, and only so many rows are remembered: a stray does not make all others look alike for ever,
+    /// and a new level is learned.
+    pub fn learn_within(&mut self, row: &[f64], reach: f64, memory: f64) {
+        if self.inputs.len() < row.len() {
+            self.inputs.resize(row.len(), Input::default());
+        }
+        for (Input { n, mean, variance }, value) in self.inputs.iter_mut().zip(row) {
+            let Some(mut value) = known(*value) else { continue };
+            if *n >= KNOWN && *variance > 0.0 {
+                let room = reach * variance.sqrt();
+                value = value.clamp(*mean - room, *mean + room);
+            }
+            *n = (*n + 1.0).min(memory);
             let before = *mean;
             *mean += (value - before) / *n;
             *variance += ((value - before) * (value - *mean) - *variance) / *n;
@@ -86,6 +109,20 @@ impl<M: Kept> Kept for Standardised<M> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_stray_is_forgotten_and_a_new_level_learned() {
+        let mut standard = Standard::default();
+        let learn = |standard: &mut Standard, level: f64, rows: u32| {
+            (0..rows).for_each(|i| standard.learn_within(&[level + f64::from(i % 5)], 8.0, 500.0));
+        };
+        learn(&mut standard, 0.0, 1000);
+        let before = standard.of(&[4.0])[0];
+        standard.learn_within(&[1e9], 8.0, 500.0);
+        assert!((standard.of(&[4.0])[0] - before).abs() < 0.3 * before, "{standard:?}");
+        learn(&mut standard, 1e6, 20_000);
+        assert!((standard.of(&[1e6 + 4.0])[0] - before).abs() < 0.1 * before, "{standard:?}");
+    }
 
     #[test]
     fn rows_come_out_in_deviations() {

@@ -35,3 +35,9 @@ pub trait Kept: Serialize + DeserializeOwned {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the model cannot be read ({0}): give the stage another name, so that it learns anew")]
 pub struct Unreadable(String);
+
+impl Unreadable {
+    pub(crate) fn because(why: impl ToString) -> Unreadable {
+        Unreadable(why.to_string())
+    }
+}

@@ -261,19 +261,19 @@ impl OfTarget {
         if let (Some(p), Some(happened)) = (target.probability, target.happened) {
             self.chances.add(p, happened);
         }
-        if let Some(marked) = self.marked.place(key, || target.drifts)
+        // `learn` says of the share how it does, `forecast` of the key.
+        let of = if target.name.is_empty() { hash(&id.log.0) } else { key };
+        if let Some(marked) = self.marked.place(of, || target.drifts)
             && target.drifts > *marked
         {
             self.drifts.add(settled_at, Marks(target.drifts - *marked));
             *marked = target.drifts;
         }
-        if let Some(running) = target.running {
-            let of = if target.name.is_empty() { hash(&id.log.0) } else { key };
-            if let Some(known) = self.running.place(of, || running)
-                && running.n >= known.n
-            {
-                *known = running;
-            }
+        if let Some(running) = target.running
+            && let Some(known) = self.running.place(of, || running)
+            && running.n >= known.n
+        {
+            *known = running;
         }
         if let Some(path) = self.paths.place(key, || Path::new(&said.key)) {
             path.settled(settled_at, target);

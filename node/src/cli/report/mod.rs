@@ -27,3 +27,4 @@ mod sample;
 mod scale;
 
 pub use command::report;
+pub use scale::{number, span};

@@ -1,6 +1,6 @@
-use alloc::format;
+use alloc::{format, vec};
 
-use super::super::manifest::Horizon;
+use super::super::manifest::{AnomalySpec, Horizon};
 use super::*;
 
 const WHOLE: &str = r#"
@@ -207,7 +207,7 @@ fn each_stage_is_one_thing_in_one_place() {
     wrong(
         "filter = \"event.price < 120.0\"",
         "",
-        "fare.toml:25:8: stage 'cheap' does nothing: it has no operator; add one of filter, map, wasm, learn, forecast",
+        "fare.toml:25:8: stage 'cheap' does nothing: it has no operator; add one of filter, map, wasm, learn, forecast, anomaly",
     );
     wrong(
         "from   = [\"quotes\", \"history\"]",
@@ -232,7 +232,7 @@ fn each_stage_is_one_thing_in_one_place() {
     wrong(
         "filter = \"event",
         "key = \"flight\"\nfilter = \"event",
-        "fare.toml:27:1: stage 'cheap' is a filter stage, which needs no key: events keep the one they have; remove it, or name the key at the wasm, learn or forecast stage that reads this one",
+        "fare.toml:27:1: stage 'cheap' is a filter stage, which needs no key: events keep the one they have; remove it, or name the key at the wasm, learn, forecast or anomaly stage that reads this one",
     );
     wrong(
         "outlook.scores",
@@ -247,7 +247,7 @@ fn each_stage_is_one_thing_in_one_place() {
     wrong(
         "[placement.outlook]",
         "[placement.cheap]",
-        "fare.toml:54:12: 'cheap' cannot be placed: a filter or map runs inside the actor in front of it; place the wasm, learn or forecast stage in front of it, or remove this table",
+        "fare.toml:54:12: 'cheap' cannot be placed: a filter or map runs inside the actor in front of it; place the wasm, learn, forecast or anomaly stage in front of it, or remove this table",
     );
 }
 
@@ -314,6 +314,27 @@ fn a_forecast_says_what_and_how_far() {
         "[\"3d\", \"soon\"]",
         "fare.toml:65:48: 'soon' in horizon of forecast of stage 'later' is no length of time; write spans like horizon = [\"1h\", \"3d\"]",
     );
+}
+
+#[test]
+fn an_anomaly_has_a_window() {
+    let load = r#"forecast = { target = ["load", "OT"], horizon = 24, interval = 0.8 }"#;
+    wrong(
+        load,
+        "anomaly = { windw = 20 }",
+        "fare.toml:60:13: anomaly of stage 'load' has no setting 'windw'; did you mean 'window'?",
+    );
+    wrong(
+        load,
+        "anomaly = { window = 5 }",
+        "fare.toml:60:22: window of anomaly of stage 'load' is 5, but it must be 20 to 10000; use a number from 20 to 10000",
+    );
+    let right = WHOLE.replace(load, r#"anomaly = { features = ["load", "OT"] }"#);
+    let manifest = Manifest::from_toml(&right, "fare.toml").unwrap();
+    assert_eq!(Manifest::from_json(&manifest.to_json()), Ok(manifest.clone()));
+    let stage = &manifest.stages[&"load".parse::<Name>().unwrap()];
+    let features = Some(vec!["load".into(), "OT".into()]);
+    assert_eq!(stage.operator, Operator::Anomaly(AnomalySpec { features, window: 250, seed: 0 }));
 }
 
 #[test]

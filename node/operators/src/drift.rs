@@ -1,6 +1,6 @@
 //! Drift marks: the test of Page (1954) and Hinkley (1971) for a growing mean, on the size of the
-//! errors of the first horizon. A mark changes nothing by itself: experts with a short memory, and
-//! the weights, follow a drift anyway.
+//! errors (of a forecast, those of its first horizon). A mark changes nothing by itself: experts with a
+//! short memory, and the weights, follow a drift anyway.
 
 use serde::{Deserialize, Serialize};
 
