@@ -207,7 +207,7 @@ const POWER: Climate = Climate { power_loss: true, ..Climate::FAIR };
 const CRASHES: Faults = Faults::NONE.with(Fault::Crash, 1_200);
 
 /// Every scenario by name; `swarm` is drawn anew for each seed.
-pub static SCENARIOS: [Scenario; 46] = [
+pub static SCENARIOS: [Scenario; 47] = [
     CALM,
     Scenario {
         name: "links",
@@ -436,6 +436,7 @@ pub static SCENARIOS: [Scenario; 46] = [
     Scenario { name: "swarm", ..CALM },
     Scenario { name: "swarm-redeploys", ..CALM },
     Scenario { name: "swarm-removals", ..CALM },
+    Scenario { name: "swarm-gossip", ..CALM },
 ];
 
 const REDEPLOY: Scenario = Scenario {
@@ -476,6 +477,7 @@ impl Scenario {
             "swarm" => swarm::drawn(&mut chance),
             "swarm-redeploys" => swarm::drawn_with_redeploys(&mut chance),
             "swarm-removals" => swarm::drawn_with_removal(&mut chance),
+            "swarm-gossip" => swarm::drawn_with_gossip(&mut chance),
             _ => {
                 let climate = Climate {
                     latency_ms: chance.between(1, 12),

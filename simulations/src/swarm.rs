@@ -59,6 +59,25 @@ pub fn drawn_with_removal(chance: &mut Chance) -> Scenario {
     Scenario { name: "swarm-removals", nodes, trial: Trial::GiveUp(beside), ..scenario }
 }
 
+/// The same with gossip from the first or the second tapping node on; taps come and go more often.
+pub fn drawn_with_gossip(chance: &mut Chance) -> Scenario {
+    let scenario = drawn(chance);
+    let from_nodes = *chance.pick(&[1, 2]);
+    let climate = Climate {
+        gossip_loss: maybe(chance, &[10, 100]),
+        forged: maybe(chance, &[20, 200]),
+        ..scenario.climate
+    };
+    Scenario {
+        name: "swarm-gossip",
+        nodes: scenario.nodes.max(2),
+        gossip: GossipBounds { from_nodes, below_nodes: from_nodes },
+        climate,
+        faults: scenario.faults.with(Fault::Tap, *chance.pick(&[300, 1_000, 3_000])),
+        ..scenario
+    }
+}
+
 /// One of these values once in three times, else 0.
 fn maybe(chance: &mut Chance, values: &[u64]) -> u64 {
     let value = *chance.pick(values);

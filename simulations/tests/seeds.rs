@@ -28,7 +28,7 @@ fn check_all(seeds: Range<u64>, name: &str) {
 macro_rules! scenarios {
     ($($test:ident $name:literal)*) => {
         $(#[test] fn $test() { check_all(0..FRESH, $name); })*
-        const TESTED: &[&str] = &[$($name),*, "swarm", "swarm-redeploys", "swarm-removals"];
+        const TESTED: &[&str] = &[$($name),*, "swarm", "swarm-redeploys", "swarm-removals", "swarm-gossip"];
     };
 }
 
@@ -96,6 +96,11 @@ fn swarm_third_hundred() {
 #[test]
 fn swarm_of_removals() {
     check_all(0..30, "swarm-removals");
+}
+
+#[test]
+fn swarm_of_gossip() {
+    check_all(0..30, "swarm-gossip");
 }
 
 #[test]

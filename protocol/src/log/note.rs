@@ -71,13 +71,20 @@ impl Note {
         bytes.extend_from_slice(&self.position.hash.0);
         let check: [u8; 24] = check(&[&bytes]);
         bytes.extend_from_slice(&check);
-        (if self.generation.is_multiple_of(2) { 0 } else { SLOT_TWO }, bytes)
+        (self.place(), bytes)
     }
 
-    /// Reads a note file: the newer of the slots that are right.
+    /// Where its slot begins: each goes over the one before the last.
+    fn place(&self) -> u64 {
+        if self.generation.is_multiple_of(2) { 0 } else { SLOT_TWO }
+    }
+
+    /// Reads a note file: the newer of the slots that are right, and in their place.
     pub fn read(log: LogId, file: &[u8]) -> Noted {
-        let slots = [file, file.get(SLOT_TWO as usize..).unwrap_or_default()];
-        let right = slots.into_iter().filter_map(|slot| Note::slot(log, slot));
+        let slots = [(0, file), (SLOT_TWO, file.get(SLOT_TWO as usize..).unwrap_or_default())];
+        let right = slots
+            .into_iter()
+            .filter_map(|(at, slot)| Note::slot(log, slot).filter(|note| note.place() == at));
         right.max_by_key(|note| note.generation).map_or(Noted::Unreadable, Noted::Known)
     }
 
@@ -131,6 +138,12 @@ mod tests {
         assert_eq!(Note::read(LOG, &file), Noted::Known(newer));
         assert_eq!(Note::read(LogId([8; 16]), &file), Noted::Unreadable);
         assert_eq!(Note::read(LOG, &[]), Noted::Unreadable);
+    }
+
+    #[test]
+    fn a_slot_in_the_place_of_the_other_is_not_right() {
+        let (_, _, file) = two();
+        assert_eq!(Note::read(LOG, &file[SLOT_TWO as usize..]), Noted::Unreadable);
     }
 
     #[test]
