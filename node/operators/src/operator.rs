@@ -17,6 +17,16 @@ pub trait State {
     fn scan(&mut self, prefix: &[u8], limit: usize) -> Vec<(Bytes, Bytes)>;
 }
 
+/// Where a stage keeps something of its own for a key: behind a zero byte, which look-ups do not show.
+pub(crate) fn own_key(kind: u8, key: &[u8], rest: &[u8]) -> Vec<u8> {
+    let mut name = Vec::with_capacity(6 + key.len() + rest.len());
+    name.extend_from_slice(&[0, kind]);
+    name.extend_from_slice(&(key.len() as u32).to_be_bytes());
+    name.extend_from_slice(key);
+    name.extend_from_slice(rest);
+    name
+}
+
 /// A head function.
 pub trait Operator: Send {
     /// Runs on a batch. An `Err` undoes everything that the call did to `state`.

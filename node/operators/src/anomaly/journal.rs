@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::judge::{Judge, Verdict};
 use crate::models::state::Unreadable;
-use crate::operator::State;
+use crate::operator::{State, own_key};
 
 const VERSION: u8 = 1;
 
@@ -49,7 +49,7 @@ impl Kept {
 
     /// As it stands in state; none for a key that was never seen.
     pub fn read(key: &[u8], window: u32, state: &mut dyn State) -> Result<Option<Kept>, Unreadable> {
-        let Some(bytes) = state.get(&name(b'h', key, &[])) else { return Ok(None) };
+        let Some(bytes) = state.get(&own_key(b'h', key, &[])) else { return Ok(None) };
         let Header { names, judge } = decode(&bytes)?;
         let mut kept = Kept { names, judge: Judge::unpack(&judge)?, window };
         loop {
@@ -73,7 +73,7 @@ impl Kept {
     pub fn observe(&mut self, key: &[u8], row: Vec<f64>, state: &mut dyn State) -> Verdict {
         if self.judge.begins() {
             let header = Header { names: self.names.clone(), judge: self.judge.pack() };
-            put(state, &name(b'h', key, &[]), &header);
+            put(state, &own_key(b'h', key, &[]), &header);
         }
         let verdict = self.judge.observe(&row);
         let number = self.judge.seen();
@@ -83,7 +83,7 @@ impl Kept {
 
     fn slot(&self, key: &[u8], number: u64) -> Vec<u8> {
         let slot = (number % u64::from(self.window.max(1))) as u32;
-        name(b'j', key, &slot.to_be_bytes())
+        own_key(b'j', key, &slot.to_be_bytes())
     }
 }
 
@@ -101,13 +101,4 @@ fn put<T: Serialize>(state: &mut dyn State, name: &[u8], value: &T) {
     bytes.push(VERSION);
     bytes.extend_from_slice(&body);
     state.put(name, Bytes::from(bytes));
-}
-
-fn name(kind: u8, key: &[u8], rest: &[u8]) -> Vec<u8> {
-    let mut name = Vec::with_capacity(6 + key.len() + rest.len());
-    name.extend_from_slice(&[0, kind]);
-    name.extend_from_slice(&(key.len() as u32).to_be_bytes());
-    name.extend_from_slice(key);
-    name.extend_from_slice(rest);
-    name
 }

@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use super::model::{Model, Row};
 use super::settings::Settings;
-use crate::operator::State;
+use crate::operator::{State, own_key};
 
 const VERSION: u8 = 3;
 /// Rows from one snapshot to the next.
@@ -171,23 +171,14 @@ fn put(state: &mut dyn State, name: &[u8], value: &[u8]) {
 }
 
 fn header_key(key: &[u8]) -> Vec<u8> {
-    own(b'h', key, &[])
+    own_key(b'h', key, &[])
 }
 
 fn piece_key(key: &[u8], turn: u8, piece: u32) -> Vec<u8> {
     let [a, b, c, d] = piece.to_be_bytes();
-    own(b's', key, &[turn, a, b, c, d])
+    own_key(b's', key, &[turn, a, b, c, d])
 }
 
 fn row_key(key: &[u8], number: u64) -> Vec<u8> {
-    own(b'j', key, &((number % SLOTS) as u16).to_be_bytes())
-}
-
-fn own(kind: u8, key: &[u8], rest: &[u8]) -> Vec<u8> {
-    let mut name = Vec::with_capacity(6 + key.len() + rest.len());
-    name.extend_from_slice(&[0, kind]);
-    name.extend_from_slice(&(key.len() as u32).to_be_bytes());
-    name.extend_from_slice(key);
-    name.extend_from_slice(rest);
-    name
+    own_key(b'j', key, &((number % SLOTS) as u16).to_be_bytes())
 }
