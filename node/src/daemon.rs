@@ -49,6 +49,7 @@ pub fn run(arguments: RunArguments) -> anyhow::Result<()> {
     raise_descriptors();
     crash::arm().map_err(|why| anyhow!(why))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(workers())
         .enable_all()
         .build()
         .context("the runtime did not start")?;
@@ -56,6 +57,13 @@ pub fn run(arguments: RunArguments) -> anyhow::Result<()> {
     // Blocking calls that outlive the node (a sink's request, a module's compilation) are left.
     runtime.shutdown_timeout(Duration::from_millis(200));
     outcome
+}
+
+/// Threads of the runtime: half of the cores. An event passes several tasks on its way, and each time that
+/// the next one is on another thread costs more than what it does; the log's threads and functions take the
+/// other half.
+fn workers() -> usize {
+    std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).max(1))
 }
 
 /// Connections and segments are descriptors; the usual soft limit of 1,024 is used up by any stranger

@@ -403,6 +403,8 @@ pub enum Timer {
     Beat,
     /// Retry, unpark, mark idle: an actor or a source log looks at itself.
     Actor(LogId),
+    /// Credit that was put off for a moment, so that it is told of several events at once.
+    Credit,
     /// Give up the questions that are too old.
     Ask,
     /// Retention and snapshots.

@@ -21,6 +21,18 @@ pub struct Event {
 }
 
 impl Event {
+    /// The same event in bytes of its own: one that was decoded is a part of all that came with it.
+    pub fn detached(&self) -> Event {
+        let own = |bytes: &Bytes| Bytes::copy_from_slice(bytes);
+        let headers = self.headers.iter().map(|(name, value)| (name.clone(), own(value)));
+        Event {
+            key: own(&self.key),
+            time: self.time,
+            headers: headers.collect(),
+            payload: own(&self.payload),
+        }
+    }
+
     /// What this event costs in memory and on a wire, in bytes, roughly.
     pub fn weight(&self) -> usize {
         let headers: usize = self.headers.iter().map(|(k, v)| k.len() + v.len() + 16).sum();

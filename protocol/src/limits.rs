@@ -24,6 +24,10 @@ pub const INHERIT_BYTES_MAX: usize = 7 << 20;
 pub const EDGE_CREDIT_BYTES: u64 = 1 << 20;
 /// Recent records kept in memory per log for readers that keep up. Older ones are read from disk.
 pub const LOG_CACHE_BYTES: usize = 2 << 20;
+/// What a log keeps beyond that for a reader that is a little late, and what all logs of a node do. Beyond:
+/// it reads from disk.
+pub const LOG_CACHE_LATE_BYTES: usize = 16 << 20;
+pub const CACHES_LATE_BYTES: usize = 32 << 20;
 /// Bytes of one log on their way to disk. Beyond: publishers are answered Busy, actors wait.
 pub const UNPERSISTED_BYTES_MAX: usize = 8 << 20;
 /// One read from a log's segments.
@@ -59,9 +63,9 @@ pub const REQUESTS_MAX: usize = 4096;
 pub const TAPS_MAX: usize = 1024;
 /// What a hub keeps of a log for taps that are slower than its quickest one. Beyond: they read by hubs of
 /// their own until they have caught up.
-pub const TAP_WINDOW_BYTES: u64 = 8 << 20;
+pub const TAP_WINDOW_BYTES: u64 = 32 << 20;
 /// So many whole windows are kept by all hubs of a node together. Beyond: each keeps less.
-pub const HUBS_WINDOWS: u64 = 8;
+pub const HUBS_WINDOWS: u64 = 2;
 /// Hubs of a node that read from one writer's node and are not the first of their log. Beyond: taps that
 /// lag take turns, each at least as long as `HUB_TURN`.
 pub const HUBS_BEHIND_MAX: usize = 12;

@@ -28,6 +28,7 @@ use std::fmt;
 
 use dunlin_protocol::effect::{Input, RequestId};
 use dunlin_protocol::id::{Digest, Name};
+use dunlin_protocol::log::record::Body;
 use dunlin_protocol::pipeline::manifest::{Manifest, Module, Operator};
 use dunlin_protocol::rpc::{Request, Response};
 use dunlin_protocol::time::{Span, Time};
@@ -43,6 +44,8 @@ use wounds::Wounded;
 
 /// After the faults healed, everything must be through within this much virtual time.
 const PEACE: Span = Span(120_000);
+/// An event that every try refuses is a dead letter well before.
+const TRIES: Span = Span(20_000);
 /// A deploy ends within this, though messages and links are lost.
 const DEPLOY: Span = Span(20_000);
 /// And a silent source says that it is idle within this.
@@ -247,7 +250,8 @@ impl Run {
     fn peace(&mut self) -> Result<(), Broken> {
         self.end_strikes();
         self.restore_all()?;
-        let deadline = self.world.now.after(PEACE);
+        let mut deadline = self.world.now.after(PEACE);
+        let (last, mut letters) = (self.world.now.after(Span(PEACE.0 * 5)), 0);
         self.asleep.clear();
         let victim = self.victim();
         for node in (0..self.scenario.nodes).filter(|node| Some(*node) != victim) {
@@ -270,6 +274,12 @@ impl Run {
                 Ok(()) => return Ok(()),
                 Err(why) => missing = why,
             }
+            // Events that are refused for good take their tries one behind the other where they share a key.
+            let now = self.world.now;
+            if now >= deadline && now < last {
+                let before = std::mem::replace(&mut letters, self.letters());
+                deadline = if letters > before { now.after(TRIES) } else { deadline };
+            }
         }
         let states: Vec<String> = self
             .publishers
@@ -283,6 +293,16 @@ impl Run {
             PEACE.0 / 1000,
             states.join(", ")
         )))
+    }
+
+    /// Dead letters that were ever written.
+    fn letters(&self) -> usize {
+        let records = self.world.history.logs().flat_map(|(place, _)| self.world.history.kept(*place));
+        let letters = records.map(|kept| match &*kept.body {
+            Body::Commit(commit) => commit.dead.len(),
+            _ => 0,
+        });
+        letters.sum()
     }
 
     fn work(&mut self, span: Span) {

@@ -51,9 +51,7 @@ impl Link {
     async fn say(&mut self, messages: &[Message]) -> bool {
         let mut bytes = Vec::new();
         for message in messages {
-            let (header, body) = dunlin_protocol::wire::frame::seal(message).unwrap();
-            bytes.extend_from_slice(&header);
-            bytes.extend_from_slice(&body);
+            dunlin_protocol::wire::frame::seal(message, &mut bytes).unwrap();
         }
         self.outgoing.write_all(&bytes).await.is_ok() && self.outgoing.flush().await.is_ok()
     }
@@ -133,16 +131,12 @@ impl Liar<'_> {
         };
         let body = Body::Catalog { entry, signature: Bytes::from_static(&[6; 64]) };
         let previous = Hash(if self.chance.below(2) == 0 { [0; 16] } else { [7; 16] });
-        Record {
-            epoch: Epoch(awkward(self.chance)),
-            seq: Seq(awkward(self.chance)),
-            previous,
-            body: if self.chance.below(3) == 0 {
-                Bytes::from_static(&[0xff; 40])
-            } else {
-                codec::encode(&body)
-            },
-        }
+        let (epoch, seq) = (Epoch(awkward(self.chance)), Seq(awkward(self.chance)));
+        let body = match self.chance.below(3) {
+            0 => Bytes::from_static(&[0xff; 40]),
+            _ => codec::encode(&body),
+        };
+        Record::new(epoch, seq, previous, body)
     }
 
     fn message(&mut self) -> Message {

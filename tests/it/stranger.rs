@@ -199,9 +199,9 @@ impl Connection {
 }
 
 pub async fn write<T: Serialize>(stream: &mut SubstreamBox, value: &T) -> io::Result<()> {
-    let (header, body) = frame::seal(value).map_err(io::Error::other)?;
-    stream.write_all(&header).await?;
-    stream.write_all(&body).await?;
+    let mut bytes = Vec::new();
+    frame::seal(value, &mut bytes).map_err(io::Error::other)?;
+    stream.write_all(&bytes).await?;
     stream.flush().await
 }
 

@@ -81,7 +81,7 @@ impl Flowing {
         }
         let text = std::str::from_utf8(&self.event.payload).map_err(|_| "it is not UTF-8 text".to_owned());
         let key = text.and_then(|text| {
-            let [value] = fields(text, [Some(field)])?;
+            let [value] = fields(text.as_bytes(), [Some(field)])?;
             key_text(field, value.as_ref())
         });
         key.map_err(no_key)

@@ -23,12 +23,12 @@ const SHOWN_CHARS_MAX: usize = 60;
 /// The values of `names` in the JSON object `payload`, all of which is checked. An error is a
 /// clause: why it is no payload.
 pub(crate) fn fields<const N: usize>(
-    payload: &str,
+    payload: &[u8],
     names: [Option<&str>; N],
 ) -> Result<[Option<Value>; N], String> {
     let wrong = RefCell::new(None);
     let mut found = [const { None }; N];
-    let mut deserializer = serde_json::Deserializer::from_str(payload);
+    let mut deserializer = serde_json::Deserializer::from_slice(payload);
     let top = Top { walk: Walk { wrong: &wrong, depth: 1 }, names, found: &mut found };
     let outcome = deserializer.deserialize_any(top).and_then(|object| {
         deserializer.end()?;
@@ -72,12 +72,42 @@ impl Walk<'_> {
     }
 
     /// One more name of an object.
-    fn name<'de, E: Error>(self, names: &mut BTreeSet<Cow<'de, str>>, name: Cow<'de, str>) -> Result<(), E> {
+    fn name<'de, E: Error>(self, names: &mut Names<'de>, name: Cow<'de, str>) -> Result<(), E> {
         if names.contains(&name) {
             return Err(self.refuse(format!("one of its objects has the field '{}' twice", shown(&name))));
         }
         names.insert(name);
         Ok(())
+    }
+}
+
+/// Names that are kept side by side. Beyond, and for those with escapes: in a set, which allocates.
+const FEW: usize = 16;
+
+/// The names that an object has had so far.
+struct Names<'de> {
+    few: [&'de str; FEW],
+    count: usize,
+    more: BTreeSet<Cow<'de, str>>,
+}
+
+impl<'de> Names<'de> {
+    fn new() -> Names<'de> {
+        Names { few: [""; FEW], count: 0, more: BTreeSet::new() }
+    }
+
+    fn contains(&self, name: &str) -> bool {
+        self.few.iter().take(self.count).any(|known| *known == name) || self.more.contains(name)
+    }
+
+    fn insert(&mut self, name: Cow<'de, str>) {
+        match (name, self.few.get_mut(self.count)) {
+            (Cow::Borrowed(name), Some(place)) => {
+                *place = name;
+                self.count += 1;
+            }
+            (name, _) => _ = self.more.insert(name),
+        }
     }
 }
 
@@ -120,7 +150,7 @@ impl<'de> Visitor<'de> for Walk<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         let inner = self.deeper()?;
-        let mut names = BTreeSet::new();
+        let mut names = Names::new();
         while let Some(name) = map.next_key_seed(Name)? {
             self.name(&mut names, name)?;
             map.next_value_seed(inner)?;
@@ -155,7 +185,7 @@ impl<'de, const N: usize> Visitor<'de> for Top<'_, N> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<bool, A::Error> {
         let inner = self.walk.deeper()?;
-        let mut names = BTreeSet::new();
+        let mut names = Names::new();
         while let Some(name) = map.next_key_seed(Name)? {
             let wanted = |one: &Option<&str>| one.is_some_and(|one| one == name);
             if self.names.iter().any(wanted) {

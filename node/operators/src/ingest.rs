@@ -38,8 +38,12 @@ fn event(
         return Err(Reject("it is empty".to_owned()));
     }
     too_large(line.len())?;
-    let text = std::str::from_utf8(line).map_err(|_| Reject("it is not UTF-8 text".to_owned()))?;
-    let [key, time] = fields(text, [source.key.as_deref(), source.time.as_deref()]).map_err(Reject)?;
+    let read = fields(line, [source.key.as_deref(), source.time.as_deref()]);
+    // JSON is text: what was read as JSON needs no second look.
+    let [key, time] = read.map_err(|why| match std::str::from_utf8(line) {
+        Ok(_) => Reject(why),
+        Err(_) => Reject("it is not UTF-8 text".to_owned()),
+    })?;
     let event = Event {
         key: match &source.key {
             None => Bytes::new(),

@@ -211,9 +211,11 @@ impl ParsedLines {
         let empty = body.is_empty();
         let mut blocks = Blocks { body, block: Bytes::new(), start: 0 };
         let mut at = 0;
-        for line in body.split(|byte| *byte == b'\n').take(if empty { 0 } else { usize::MAX }) {
+        let ends = memchr::memchr_iter(b'\n', body).chain([body.len()]);
+        for end in ends.take(if empty { 0 } else { usize::MAX }) {
             let begin = at;
-            at += line.len() + 1;
+            let line = body.get(begin..end).unwrap_or_default();
+            at = end + 1;
             parsed.lines += 1;
             if parsed.lines > PUBLISH_EVENTS_MAX as u64 {
                 return Err(fault(
@@ -274,7 +276,7 @@ impl Blocks<'_> {
         if at + length > self.start + self.block.len() {
             let rest = self.body.get(at..).unwrap_or_default();
             let near = rest.get(..BLOCK_BYTES).unwrap_or(rest);
-            let whole_lines = near.iter().rposition(|byte| *byte == b'\n').unwrap_or(0);
+            let whole_lines = memchr::memrchr(b'\n', near).unwrap_or(0);
             let bytes = whole_lines.max(length);
             self.block = Bytes::copy_from_slice(rest.get(..bytes).unwrap_or(rest));
             self.start = at;

@@ -317,7 +317,7 @@ impl From<&TailEvent> for TailJson {
             time,
             headers,
             payload,
-            cursor: cursor::to_text(&tail.cursor),
+            cursor: cursor::to_text(&tail.place.cursor()),
         }
     }
 }
@@ -328,7 +328,7 @@ impl TailJson {
         let cursor = cursor::from_text(&self.cursor).ok_or_else(|| bad("cursor", &self.cursor))?;
         let TailJson { key, time, headers, payload, .. } = self;
         let event = EventJson { key, time, headers, payload }.into_rpc()?;
-        Ok(TailEvent { placed: Placed { id, event }, cursor })
+        Ok(TailEvent { placed: Placed { id, event }, place: cursor.into() })
     }
 }
 

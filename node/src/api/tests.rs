@@ -72,7 +72,7 @@ fn tail_event(seq: u64, payload: &str) -> TailEvent {
         payload: Bytes::copy_from_slice(payload.as_bytes()),
     };
     let at = CursorAt { position: position(seq - 1), index: Some(0) };
-    TailEvent { placed: Placed { id, event }, cursor: Cursor([(log(), at)].into()) }
+    TailEvent { placed: Placed { id, event }, place: Cursor([(log(), at)].into()).into() }
 }
 
 fn position(seq: u64) -> Position {

@@ -4,7 +4,9 @@ use std::io;
 use std::time::Duration;
 
 use bytes::Bytes;
+use dunlin_protocol::rpc::frames::RpcOut;
 use dunlin_protocol::wire::frame::{self, FrameError, HEADER_BYTES};
+use dunlin_protocol::wire::parts;
 use futures::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -50,6 +52,12 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         Ok(frame::open(&body)?)
     }
 
+    /// What a called node answers, its events as parts of the frame.
+    pub async fn answer(&mut self) -> Result<RpcOut, StreamError> {
+        let body = self.body().await?;
+        Ok(parts::answer(&body).map_err(FrameError::from)?)
+    }
+
     /// Each single read has the deadline, so a slow link may take its time over a large frame.
     async fn fill(&mut self, mut into: &mut [u8]) -> Result<(), StreamError> {
         while !into.is_empty() {
@@ -70,16 +78,8 @@ pub(super) async fn write<T: Serialize, W: AsyncWrite + Unpin>(
     value: &T,
 ) -> Result<(), StreamError> {
     let mut buffer = Vec::new();
-    push(&mut buffer, value)?;
+    frame::seal(value, &mut buffer)?;
     io.write_all(&buffer).await?;
     io.flush().await?;
-    Ok(())
-}
-
-/// Appends one value's frame: what is written together goes out as one frame of the substream below.
-pub(super) fn push<T: Serialize>(buffer: &mut Vec<u8>, value: &T) -> Result<(), FrameError> {
-    let (header, body) = frame::seal(value)?;
-    buffer.extend_from_slice(&header);
-    buffer.extend_from_slice(&body);
     Ok(())
 }

@@ -15,8 +15,9 @@ use dunlin_protocol::id::NodeId;
 use dunlin_protocol::limits::FRAME_BYTES_MAX;
 use dunlin_protocol::log::record::Record;
 use dunlin_protocol::rpc::Question;
-use dunlin_protocol::wire::frame;
+use dunlin_protocol::wire::frame::{self, FrameError};
 use dunlin_protocol::wire::message::Message;
+use dunlin_protocol::wire::parts;
 use futures::io::{AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadHalf};
 use libp2p::Stream;
 use libp2p::swarm::ConnectionId;
@@ -197,14 +198,14 @@ async fn read(
             continue;
         }
         counters.bytes_in.add(body.len() as u64);
-        match frame::open::<Message>(&body) {
+        match parts::message(&body) {
             Ok(message) => {
                 counters.messages_in.one();
                 if !inbox.send_in(&places, Input::Message { from, message }).await {
                     return None;
                 }
             }
-            Err(error) => return Some(error.into()),
+            Err(error) => return Some(FrameError::from(error).into()),
         }
     }
 }
@@ -253,12 +254,8 @@ impl Outgoing {
 /// Appends a message's frame and gives back its weight. A message that no frame can hold is left
 /// out: the core's own bounds should never let it come to that.
 fn push(buffer: &mut Vec<u8>, message: &Message, counters: &Counters) -> usize {
-    match frame::seal(message) {
-        Ok((header, body)) => {
-            buffer.extend_from_slice(&header);
-            buffer.extend_from_slice(&body);
-            counters.messages_out.one();
-        }
+    match frame::seal(message, buffer) {
+        Ok(()) => counters.messages_out.one(),
         Err(error) => {
             counters.frames_refused.one();
             tracing::error!("a message was not sent: {error}");

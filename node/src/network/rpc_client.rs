@@ -235,7 +235,7 @@ async fn carry(
     let reading = async {
         let mut frames = FrameReader::new(reader, FRAME_BYTES_MAX, SILENCE_MAX);
         loop {
-            let answer = match frames.value::<RpcOut>().await {
+            let answer = match frames.answer().await {
                 Ok(RpcOut::Answer { response, last, .. }) => Ok((response, last)),
                 Ok(RpcOut::Module { .. } | RpcOut::Lines { .. }) => {
                     Err(RpcError::Lost("the node answered something else".into()))

@@ -8,13 +8,14 @@ use bytes::{Bytes, BytesMut};
 use dunlin_protocol::id::NodeId;
 use dunlin_protocol::limits::{FRAME_BYTES_MAX, MODULE_BYTES_MAX};
 use dunlin_protocol::rpc::frames::{RpcCall, RpcIn, RpcOut};
+use dunlin_protocol::wire::frame;
 use dunlin_protocol::wire::handshake::Role;
 use futures::io::{AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadHalf};
 use libp2p::Stream;
 use tokio::sync::mpsc;
 
 use super::counters::Counters;
-use super::frames::{self, FrameReader, StreamError};
+use super::frames::{FrameReader, StreamError};
 use super::links::WRITE_BYTES;
 
 /// Frames that wait between a substream and the door. Beyond: the slower side makes the other wait.
@@ -109,11 +110,11 @@ async fn write<W: AsyncWrite + Unpin>(
     let mut buffer = Vec::new();
     while let Some(output) = door.recv().await {
         buffer.clear();
-        frames::push(&mut buffer, &output)?;
+        frame::seal(&output, &mut buffer)?;
         while buffer.len() < WRITE_BYTES
             && let Ok(output) = door.try_recv()
         {
-            frames::push(&mut buffer, &output)?;
+            frame::seal(&output, &mut buffer)?;
         }
         io.write_all(&buffer).await?;
         io.flush().await?;

@@ -126,7 +126,7 @@ fn scan(
             taken += frame.len();
             // The body keeps the frame's allocation: no second copy.
             let body = Bytes::from(frame).slice(FRAME_HEAD_BYTES..);
-            records.push(Record { epoch: position.epoch, seq: position.seq, previous: previous.hash, body });
+            records.push(Record::checked(position, previous.hash, body));
         }
         (at, previous) = (end, position);
     }

@@ -33,6 +33,8 @@ use crate::inbox::Inbox;
 
 /// How old the figure of `disk_bytes` may be before it is measured again.
 const MEASURED_FOR: Duration = Duration::from_secs(5);
+/// Of so many parts of the time one is spent on measuring at most: a folder of many logs takes long.
+const MEASURED_PART: u32 = 400;
 /// A figure from this early in the process's life, and the age at which such a one is taken anew.
 const OPENING: Duration = Duration::from_secs(1);
 
@@ -68,8 +70,8 @@ struct InUse {
     folder: PathBuf,
     bytes: AtomicU64,
     started: Instant,
-    /// When it was measured last, in milliseconds since `started`.
-    at_ms: AtomicU64,
+    /// When it is to be measured again, in milliseconds since `started`.
+    due_ms: AtomicU64,
     asked: AtomicBool,
 }
 
@@ -243,7 +245,7 @@ impl InUse {
             folder: folder.to_owned(),
             bytes: AtomicU64::new(0),
             started: Instant::now(),
-            at_ms: AtomicU64::new(0),
+            due_ms: AtomicU64::new(0),
             asked: AtomicBool::new(false),
         }
     }
@@ -253,17 +255,20 @@ impl InUse {
     }
 
     fn is_due(&self) -> bool {
-        let at_ms = self.at_ms.load(Ordering::Acquire);
-        let age_ms = self.now_ms().saturating_sub(at_ms);
-        // What was measured while the folder was being opened says little.
-        let early = u128::from(at_ms) < OPENING.as_millis();
-        u128::from(age_ms) > if early { OPENING } else { MEASURED_FOR }.as_millis()
-            && !self.asked.swap(true, Ordering::AcqRel)
+        self.now_ms() > self.due_ms.load(Ordering::Acquire) && !self.asked.swap(true, Ordering::AcqRel)
     }
 
     fn measure(&self) {
+        let began = self.started.elapsed();
         self.bytes.store(files::bytes_below(&self.folder), Ordering::Release);
-        self.at_ms.store(self.now_ms(), Ordering::Release);
+        let ended = self.started.elapsed();
+        // What was measured while the folder was being opened says little.
+        let kept = match ended < OPENING {
+            true => OPENING,
+            false => MEASURED_FOR.max((ended - began) * MEASURED_PART),
+        };
+        let due_ms = u64::try_from((ended + kept).as_millis()).unwrap_or(u64::MAX);
+        self.due_ms.store(due_ms, Ordering::Release);
         self.asked.store(false, Ordering::Release);
     }
 }

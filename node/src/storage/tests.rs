@@ -335,7 +335,7 @@ fn file_alone(folder: &Path) -> (Logs, LogFile) {
 }
 
 fn record(after: Position, body: &'static [u8]) -> Record {
-    Record { epoch: Epoch(1), seq: after.seq.next(), previous: after.hash, body: Bytes::from_static(body) }
+    Record::new(Epoch(1), after.seq.next(), after.hash, Bytes::from_static(body))
 }
 
 fn append(file: &mut LogFile, record: &Record, durability: Durability) -> Result<(), StorageError> {

@@ -264,7 +264,7 @@ impl Work {
         }
         let Parked { id: cause, input, event, replayed, .. } = parked;
         let (event, stage, step) = match (refused, replayed) {
-            (Some(refused), _) => (refused.event, stage, Some(refused.step)),
+            (Some(refused), _) => (refused.event.detached(), stage, Some(refused.step)),
             // The call failed around the step that it entered at, and nobody knows better.
             (None, Some(replayed)) => (event, replayed.stage, replayed.step),
             (None, None) => (event, stage, None),
@@ -345,7 +345,8 @@ fn invoked(parked: &Parked) -> Invoked {
 
 /// An event that is parked for the first time; it waits behind nothing but its key.
 fn parked(event: &Invoked, reason: String) -> Parked {
-    let Placed { id, event: parked } = event.placed.clone();
+    let Placed { id, event: parked } = &event.placed;
+    let (id, parked) = (*id, parked.detached());
     let input = event.input;
     Parked { id, input, event: parked, attempts: 0, due: Time(0), reason, replayed: None }
 }

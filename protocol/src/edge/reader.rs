@@ -27,6 +27,8 @@ pub struct Ahead {
 
 /// A quiet edge repeats its credit this seldom.
 const QUIET_REPEAT: Span = Span(15_000);
+/// Who reads event by event tells of them this seldom.
+const CREDIT_EVERY: Span = Span(20);
 /// What was broadcast and has not come after this long is taken for lost.
 const LATE: Span = Span(300);
 
@@ -72,6 +74,15 @@ pub enum Heard {
     Early,
     /// It follows on, and there is no room: what came before has not been taken by anybody yet.
     NoRoom,
+}
+
+/// What there is to tell the writer when something is done with.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Word {
+    Now(Message),
+    /// By then.
+    At(Time),
+    Enough,
 }
 
 /// What an incoming batch means.
@@ -286,18 +297,27 @@ impl Reader {
         slices
     }
 
-    /// `bytes` of what came are done with; `committed` is where their effects stand. Returns a
-    /// message when enough is done to be worth one.
-    pub fn consumed(&mut self, bytes: u64, committed: Position, now: Time) -> Option<Message> {
+    /// `bytes` of what came are done with; `committed` is where their effects stand.
+    pub fn consumed(&mut self, bytes: u64, committed: Position, now: Time) -> Word {
         self.granted += bytes;
         self.untold += bytes;
         self.held = self.held.saturating_sub(bytes);
         self.committed = committed;
-        // Worth a message once a quarter of the window is free again, or all that came is done; of many
-        // readers the writer hears only the former.
+        // Worth a message at once when a quarter of the window is free again, and soon when all that came is
+        // done, for several events together; of many readers the writer hears only the former.
+        let quarter = self.untold >= EDGE_CREDIT_BYTES / 4;
+        let due = self.said_at.map_or(now, |at| at.after(CREDIT_EVERY));
         let done = self.held == 0 && !self.by_gossip;
-        let worth = self.untold >= EDGE_CREDIT_BYTES / 4 || done;
-        (self.live && worth).then(|| self.credit(now))
+        match self.live {
+            true if quarter || (done && due <= now) => Word::Now(self.credit(now)),
+            true if done => Word::At(due),
+            true | false => Word::Enough,
+        }
+    }
+
+    /// What `Word::At` put off, if it was not said meanwhile.
+    pub fn owed(&mut self, now: Time) -> Option<Message> {
+        (self.live && self.untold > 0).then(|| self.credit(now))
     }
 
     /// Bytes that came and will not be used after all.

@@ -3,7 +3,7 @@
 use alloc::vec;
 use alloc::vec::Vec;
 
-use super::reader::{Heard, Owner, Reader, Taken};
+use super::reader::{Heard, Owner, Reader, Taken, Word};
 use super::writer::{Push, Subscription};
 use bytes::Bytes;
 
@@ -146,13 +146,33 @@ fn credit_goes_back_once_all_that_came_is_done() {
     let mut reader = reader();
     reader.on_batch(after, slices, Seq(2), NOW);
     let at = reader.received();
-    assert_eq!(reader.consumed(weight / 2, at, NOW), None);
-    match reader.consumed(weight - weight / 2, at, NOW) {
-        Some(Message::Credit { total, committed, .. }) => {
+    let later = NOW.after(EDGE_REPEAT);
+    assert_eq!(reader.consumed(weight / 2, at, later), Word::Enough);
+    match reader.consumed(weight - weight / 2, at, later) {
+        Word::Now(Message::Credit { total, committed, .. }) => {
             assert_eq!((total, committed), (EDGE_CREDIT_BYTES + weight, at));
         }
         other => panic!("{other:?}"),
     }
+}
+
+#[test]
+fn of_events_one_by_one_the_writer_is_told_together() {
+    let log = log_of(&[100, 100]);
+    let (after, slices) = batch(subscription(&log, 10_000).push(&log));
+    let mut reader = reader();
+    let mut at = after;
+    for slice in slices {
+        let (before, weight) = (at, slice.weight());
+        at = slice.position;
+        assert!(matches!(reader.on_batch(before, vec![slice], Seq(3), NOW), Taken::Slices(_)));
+        assert!(matches!(reader.consumed(weight, at, NOW), Word::At(soon) if soon > NOW));
+    }
+    match reader.owed(NOW.after(EDGE_REPEAT)) {
+        Some(Message::Credit { received, committed, .. }) => assert_eq!((received, committed), (at, at)),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(reader.owed(NOW.after(EDGE_REPEAT)), None, "it is said once");
 }
 
 #[test]
@@ -253,7 +273,7 @@ fn what_is_no_longer_in_memory_is_read() {
     let head = log_of(&[10]).persisted();
     let found = Recovered { head, first: Seq(1), covered: Position::START, bytes: 100 };
     log.recover(found, None, Time(0));
-    assert_eq!(subscription(&log, 100).push(&log), Push::Read(Seq(1)));
+    assert_eq!(subscription(&log, 100).push(&log), Push::Read { from: Seq(1), bytes: 100 });
 }
 
 /// A tap's reader that goes by gossip, and the batches that are broadcast of a log of so many records.

@@ -47,8 +47,12 @@ pub enum Push {
         after: Position,
         slices: Vec<Slice>,
     },
-    /// The next record is no longer in memory: read from here.
-    Read(Seq),
+    /// The next record is no longer in memory: read from here, about so many bytes, for which the reader
+    /// has room.
+    Read {
+        from: Seq,
+        bytes: u64,
+    },
     /// What follows here does not follow on what the reader has, and no epoch explains it.
     Diverged,
     Nothing,
@@ -133,7 +137,7 @@ impl Subscription {
         let records = core::iter::successors(log.cached(next), |kept| log.cached(kept.position.seq.next()));
         match self.batch_of(records) {
             Some(push) => push,
-            None => Push::Read(next),
+            None => Push::Read { from: next, bytes: self.granted.saturating_sub(self.sent_bytes) },
         }
     }
 

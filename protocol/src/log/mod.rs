@@ -15,6 +15,7 @@
 //! counts on what was found.
 
 mod bytes_in;
+mod cache;
 pub mod floor;
 pub mod note;
 pub mod record;

@@ -10,7 +10,7 @@ use crate::event::Event;
 use crate::id::{Digest, Epoch, EventId, Hash, LetterId, LogId, Name, NodeId, Position, Seq};
 use crate::mesh::catalog::CatalogEntry;
 use crate::time::Time;
-use crate::wire::codec;
+use crate::wire::{codec, parts};
 
 /// One record. `body` is the encoded `Body`: kept as bytes so that a log is copied, checked and
 /// served without decoding what nobody asked for.
@@ -21,16 +21,44 @@ pub struct Record {
     /// The hash of the record before this one; `Hash::default()` for the first.
     pub previous: Hash,
     pub body: Bytes,
+    /// What `hash` gives, if this process has worked it out or checked it.
+    #[serde(skip)]
+    link: Link,
 }
 
+/// Says nothing of a record that its other fields do not: two that differ in it alone are equal.
+#[derive(Debug, Clone, Copy, Default)]
+struct Link(Option<Hash>);
+
+impl PartialEq for Link {
+    fn eq(&self, _: &Link) -> bool {
+        true
+    }
+}
+
+impl Eq for Link {}
+
 impl Record {
+    pub fn new(epoch: Epoch, seq: Seq, previous: Hash, body: Bytes) -> Record {
+        Record { epoch, seq, previous, body, link: Link(None) }
+    }
+
+    /// One that was read back and whose hash was checked: it stands at `position`, and `previous` before it.
+    pub fn checked(position: Position, previous: Hash, body: Bytes) -> Record {
+        Record { epoch: position.epoch, seq: position.seq, previous, body, link: Link(Some(position.hash)) }
+    }
+
     /// The record that follows `head` and holds `body`.
     pub fn after(head: Position, epoch: Epoch, body: &Body) -> Record {
-        Record { epoch, seq: head.seq.next(), previous: head.hash, body: codec::encode(body) }
+        let record = Record::new(epoch, head.seq.next(), head.hash, codec::encode(body));
+        Record { link: Link(Some(record.hash())), ..record }
     }
 
     /// This record's link: blake3 over (epoch, seq, previous, body), 16 bytes.
     pub fn hash(&self) -> Hash {
+        if let Link(Some(hash)) = self.link {
+            return hash;
+        }
         let mut hasher = blake3::Hasher::new();
         hasher.update(&self.epoch.0.to_le_bytes());
         hasher.update(&self.seq.0.to_le_bytes());
@@ -46,8 +74,9 @@ impl Record {
         Position { epoch: self.epoch, seq: self.seq, hash: self.hash() }
     }
 
+    /// What it says; the events are parts of the record's own bytes.
     pub fn decode(&self) -> Result<Body, codec::CodecError> {
-        codec::decode(&self.body)
+        parts::body(&self.body)
     }
 }
 

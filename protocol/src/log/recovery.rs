@@ -163,12 +163,8 @@ mod tests {
         let mut ends = Vec::new();
         let mut head = Position::START;
         for n in 0..records {
-            let record = Record {
-                epoch: Epoch(1),
-                seq: head.seq.next(),
-                previous: head.hash,
-                body: Bytes::from(alloc::vec![n as u8; 9]),
-            };
+            let body = Bytes::from(alloc::vec![n as u8; 9]);
+            let record = Record::new(Epoch(1), head.seq.next(), head.hash, body);
             head = encode_group(LOG, head, &[record], &mut bytes).unwrap();
             ends.push((head, bytes.len() as u64));
         }

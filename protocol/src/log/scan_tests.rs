@@ -34,7 +34,7 @@ fn disk(sizes: &[usize], synced: usize) -> Disk {
             disk.segments.push((head.seq.next(), Header { log: LOG, after: head }.encode().to_vec()));
         }
         let body = Bytes::from(vec![index as u8; *size]);
-        let record = Record { epoch: Epoch(1), seq: head.seq.next(), previous: head.hash, body };
+        let record = Record::new(Epoch(1), head.seq.next(), head.hash, body);
         let (first, bytes) = disk.segments.last_mut().unwrap();
         head = encode_group(LOG, head, core::slice::from_ref(&record), bytes).unwrap();
         if index + 1 == synced {
@@ -172,7 +172,7 @@ fn older_file_put_back_is_damage() {
     let mut head = Position::START;
     for size in [10, 20] {
         let body = Bytes::from(vec![9; size]);
-        let record = Record { epoch: Epoch(2), seq: head.seq.next(), previous: head.hash, body };
+        let record = Record::new(Epoch(2), head.seq.next(), head.hash, body);
         head = encode_group(LOG, head, &[record], &mut bytes).unwrap();
     }
     other.segments[0].1 = bytes;

@@ -137,12 +137,7 @@ pub struct Framed<'a> {
 impl Framed<'_> {
     /// The record, its body copied out of the segment.
     pub fn record(&self) -> Record {
-        Record {
-            epoch: self.position.epoch,
-            seq: self.position.seq,
-            previous: self.previous,
-            body: Bytes::copy_from_slice(self.body),
-        }
+        Record::checked(self.position, self.previous, Bytes::copy_from_slice(self.body))
     }
 }
 
@@ -270,12 +265,7 @@ mod tests {
     const LOG: LogId = LogId([7; 16]);
 
     fn record(after: Position, body: &[u8]) -> Record {
-        Record {
-            epoch: Epoch(1),
-            seq: after.seq.next(),
-            previous: after.hash,
-            body: Bytes::copy_from_slice(body),
-        }
+        Record::new(Epoch(1), after.seq.next(), after.hash, Bytes::copy_from_slice(body))
     }
 
     #[test]
@@ -304,7 +294,7 @@ mod tests {
     #[test]
     fn group_that_does_not_follow_is_refused_whole() {
         let first = record(Position::START, b"one");
-        let wrong = Record { seq: Seq(3), ..record(first.position(), b"x") };
+        let wrong = Record::new(Epoch(1), Seq(3), first.hash(), Bytes::from_static(b"x"));
         let mut bytes = Vec::new();
         let refused = encode_group(LOG, Position::START, &[first, wrong], &mut bytes);
         assert_eq!(refused, Err(Refused::NotNext { head: 1, found: 3 }));

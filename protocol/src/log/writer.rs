@@ -7,9 +7,10 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
+use super::cache::Cache;
 use super::record::{Body, Record};
 use crate::id::{Epoch, Hash, LogId, Position, Seq};
-use crate::limits::{LOG_CACHE_BYTES, SNAPSHOT_EVERY_BYTES};
+use crate::limits::SNAPSHOT_EVERY_BYTES;
 use crate::mesh::catalog::LogName;
 use crate::mutation::{Mutation, planted};
 use crate::pipeline::manifest::{Durability, Retention};
@@ -96,8 +97,7 @@ pub struct Log {
     pending: VecDeque<Kept>,
     pending_bytes: usize,
     /// Persisted records for readers that keep up, in order, ending at `persisted`.
-    cache: VecDeque<Kept>,
-    cache_bytes: usize,
+    cache: Cache,
     first: Seq,
     marks: VecDeque<Mark>,
     bytes: u64,
@@ -132,8 +132,7 @@ impl Log {
             persisted: Position::START,
             pending: VecDeque::new(),
             pending_bytes: 0,
-            cache: VecDeque::new(),
-            cache_bytes: 0,
+            cache: Cache::default(),
             first: Seq(1),
             marks: VecDeque::new(),
             bytes: 0,
@@ -174,7 +173,7 @@ impl Log {
         }
         self.mark(&kept, now);
         self.note_body(&kept);
-        self.keep(kept);
+        self.cache.push(kept);
     }
 
     /// Recovery is over. The events of the records that the snapshot covers were not counted: of
@@ -202,8 +201,8 @@ impl Log {
         if at >= self.persisted.seq {
             return 0;
         }
-        if self.cache.front().is_some_and(|kept| kept.position.seq <= at.next()) {
-            let behind = self.cache.iter().rev().take_while(|kept| kept.position.seq > at);
+        if self.cache.first().is_some_and(|first| first <= at.next()) {
+            let behind = self.cache.newest().take_while(|kept| kept.position.seq > at);
             return behind.map(|kept| events_in(&kept.body)).sum();
         }
         let mut behind = 0;
@@ -246,6 +245,12 @@ impl Log {
     pub fn append(&mut self, epoch: Epoch, body: Body) -> Record {
         let record = Record::after(self.head, epoch, &body);
         self.head = record.position();
+        // What a commit passed on are parts of what it read. From here on they are parts of the record, or a
+        // few events would keep all in memory that came with them.
+        let body = match &body {
+            Body::Commit(commit) if !commit.emitted.is_empty() => record.decode().unwrap_or(body),
+            _ => body,
+        };
         let kept = Kept {
             position: self.head,
             previous: record.previous,
@@ -266,7 +271,7 @@ impl Log {
             self.persisted = kept.position;
             self.note_body(&kept);
             self.note_bytes(&kept, now);
-            self.keep(kept.clone());
+            self.cache.push(kept.clone());
             done.push(kept);
         }
         done
@@ -331,16 +336,6 @@ impl Log {
         }
     }
 
-    fn keep(&mut self, kept: Kept) {
-        self.cache_bytes += kept.bytes;
-        self.cache.push_back(kept);
-        while self.cache_bytes > LOG_CACHE_BYTES && self.cache.len() > 1 {
-            if let Some(old) = self.cache.pop_front() {
-                self.cache_bytes -= old.bytes;
-            }
-        }
-    }
-
     /// The last record that readers may be served.
     pub fn served(&self) -> Position {
         if planted(Mutation::ServeEarly) { self.head } else { self.persisted }
@@ -353,9 +348,23 @@ impl Log {
         {
             return Some(kept);
         }
-        let front = self.cache.front()?.position.seq;
-        let index = seq.0.checked_sub(front.0)?;
-        self.cache.get(usize::try_from(index).ok()?)
+        self.cache.get(seq)
+    }
+
+    /// Soon the oldest records in memory go.
+    pub fn is_crowded(&self) -> bool {
+        self.cache.is_crowded()
+    }
+
+    /// Bytes of records in memory beyond what every log may keep there.
+    pub fn extra(&self) -> usize {
+        self.cache.extra()
+    }
+
+    /// A reader wants the records from `wanted` on: they stay in memory if they are there, `room` bytes of
+    /// them beyond what every log may keep.
+    pub fn keep_for(&mut self, wanted: Seq, room: usize) {
+        self.cache.keep_for(wanted, room);
     }
 
     /// How a reader's position relates to what this log persisted.
@@ -475,11 +484,7 @@ impl Log {
         }
         if let Some(before) = before {
             self.first = self.first.max(before);
-            while self.cache.front().is_some_and(|kept| kept.position.seq < before) {
-                if let Some(old) = self.cache.pop_front() {
-                    self.cache_bytes -= old.bytes;
-                }
-            }
+            self.cache.cut_before(before);
         }
         before
     }

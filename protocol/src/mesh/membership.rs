@@ -220,6 +220,9 @@ impl Membership {
     ) -> Result<(), foca::Error> {
         let mut collector = Collector { effects, timers: &mut self.timers, next_timer: &mut self.next_timer };
         let outcome = act(&mut self.foca, &mut collector);
+        // A node that renewed because it was told that it is down stops probing, and begins again only with the
+        // next news of others: two that renew at once would wait for each other.
+        let _ = self.foca.apply_many(core::iter::empty(), false, &mut collector);
         self.compare(effects);
         outcome
     }

@@ -155,11 +155,7 @@ impl Peer {
         for (log, (bytes, committed)) in consumed {
             let Some(machine) = self.actors.get(&actor) else { return };
             let Some(edge) = machine.upstream.get(&log).map(|upstream| upstream.edge) else { continue };
-            let Some(reader) = self.readers.get_mut(&edge) else { continue };
-            let writer = reader.writer;
-            if let Some(message) = reader.consumed(bytes, committed, self.now) {
-                self.send(writer, message, effects);
-            }
+            self.consumed(edge, bytes, committed, effects);
         }
         self.pass_closed(actor, effects);
         self.restless_actors.insert(actor);

@@ -1,4 +1,4 @@
-//! Serving the readers of this node's logs, and reading the logs of others.
+//! The writer's side of edges: serving the readers of this node's logs.
 
 use alloc::format;
 use alloc::string::String;
@@ -6,15 +6,14 @@ use alloc::vec::Vec;
 
 use super::Peer;
 use super::fanout::Fanout;
-use crate::edge::reader::{Ahead, Owner, Taken};
+use crate::edge::reader::Ahead;
 use crate::edge::writer::{Push, Subscription};
 use crate::effect::{Effect, Effects, Level, ReadId};
-use crate::id::{Epoch, LogId, NodeId, Position, Seq};
-use crate::limits::{READ_BYTES_MAX, SUBSCRIPTIONS_PER_PEER_MAX};
+use crate::id::{LogId, NodeId, Position, Seq};
+use crate::limits::{CACHES_LATE_BYTES, LOG_CACHE_LATE_BYTES, READ_BYTES_MAX, SUBSCRIPTIONS_PER_PEER_MAX};
 use crate::log::record::Record;
-use crate::log::writer::{Kept, Standing};
+use crate::log::writer::{Kept, Log, Standing};
 use crate::mutation::{Mutation, planted};
-use crate::pipeline::manifest::Durability;
 use crate::wire::message::{EdgeId, Filter, From, Message, Refusal, Slice};
 
 /// Readers of one log that may wait for it to open. Beyond: they are refused and ask again.
@@ -33,8 +32,6 @@ pub(super) struct Subscribing {
 }
 
 impl Peer {
-    // --- the writer's side ---
-
     pub(super) fn on_subscribe(&mut self, node: NodeId, request: Subscribing, effects: &mut Effects) {
         if self.stops_by(node, &request, effects) {
             return self.send(node, Message::Refused { edge: request.edge, why: Refusal::Diverged }, effects);
@@ -252,9 +249,40 @@ impl Peer {
         for of in willing {
             self.serve_reader(of, effects);
         }
+        self.keep_for_the_late(log);
     }
 
-    /// The same for one reader. Who has no credit left is not looked at again before it grants more:
+    /// What a late reader still wants of the log stays in memory, so far as there is room.
+    fn keep_for_the_late(&mut self, log: LogId) {
+        let Some(writer) = self.logs.get(&log).filter(|writer| writer.is_crowded()) else { return };
+        let next = |of: &(NodeId, EdgeId)| {
+            let reader = self.subscriptions.get(of).filter(|reader| reader.reading.is_none())?;
+            let next = reader.sent().seq.next();
+            writer.cached(next).map(|_| next)
+        };
+        let wanted = self.subscribers.get(&log).into_iter().flatten().filter_map(next).min();
+        let others = self.late_logs.iter().filter(|other| **other != log);
+        let extra = |log: &LogId| self.logs.get(log).map(Log::extra);
+        let room = CACHES_LATE_BYTES.saturating_sub(others.filter_map(extra).sum());
+        let Some(writer) = self.logs.get_mut(&log) else { return };
+        writer.keep_for(wanted.unwrap_or(Seq(u64::MAX)), room.min(LOG_CACHE_LATE_BYTES));
+        match writer.extra() {
+            0 => self.late_logs.remove(&log),
+            _ => self.late_logs.insert(log),
+        };
+    }
+
+    /// One reader has credit again.
+    pub(super) fn serve_edge(&mut self, of: (NodeId, EdgeId), effects: &mut Effects) {
+        self.serve_reader(of, effects);
+        if let Some(log) = self.subscriptions.get(&of).map(|reader| reader.log)
+            && self.late_logs.contains(&log)
+        {
+            self.keep_for_the_late(log);
+        }
+    }
+
+    /// Sends one reader what it may have. Who has no credit left is not looked at again before it grants more:
     /// a node may hold many such readers here, and they cost the others nothing.
     pub(super) fn serve_reader(&mut self, of: (NodeId, EdgeId), effects: &mut Effects) {
         if !self.may_be_served(of, effects) {
@@ -291,13 +319,14 @@ impl Peer {
                 self.send(node, Message::Batch { edge, after, slices, head, behind }, effects);
                 true
             }
-            Push::Read(from) => {
+            Push::Read { from, bytes } => {
                 let read = ReadId(self.fresh());
                 self.reads.insert(read, to);
                 if let Some(subscription) = self.subscriptions.get_mut(&to) {
                     subscription.reading = Some(read);
                 }
-                effects.push(Effect::Read { log, read, from, bytes_max: READ_BYTES_MAX });
+                let bytes_max = usize::try_from(bytes).unwrap_or(usize::MAX).min(READ_BYTES_MAX);
+                effects.push(Effect::Read { log, read, from, bytes_max });
                 false
             }
             Push::Diverged => {
@@ -331,11 +360,19 @@ impl Peer {
         let (node, edge) = to;
         match records {
             Ok(records) => {
-                let push = subscription.push_read(&records);
+                let last = records.last().map(|kept| kept.position.seq);
                 // What was read beyond the credit is read again once there is more of it.
-                if self.carry_out(log, to, push, effects) {
-                    self.wake_reader(log, to);
+                while let Some(subscription) = self.subscriptions.get_mut(&to) {
+                    let push = subscription.push_read(&records);
+                    let over = Some(subscription.sent().seq) >= last || !subscription.has_credit();
+                    if !self.carry_out(log, to, push, effects) {
+                        return;
+                    }
+                    if over {
+                        break;
+                    }
                 }
+                self.wake_reader(log, to);
             }
             Err(why) => {
                 let next = subscription.sent().seq.next();
@@ -347,218 +384,6 @@ impl Peer {
                 }
                 self.report(Level::Error, "log_unreadable", format!("log {log}: {why}"), effects);
                 self.send(node, Message::Refused { edge, why: Refusal::Damaged }, effects);
-            }
-        }
-    }
-
-    // --- the reader's side ---
-
-    /// Says again whatever has no answer yet.
-    pub(super) fn repeat_edges(&mut self, effects: &mut Effects) {
-        let edges: Vec<EdgeId> = self.readers.keys().copied().collect();
-        for edge in edges {
-            self.speak(edge, effects);
-        }
-    }
-
-    pub(super) fn speak(&mut self, edge: EdgeId, effects: &mut Effects) {
-        let Some(reader) = self.readers.get_mut(&edge) else { return };
-        let writer = reader.writer;
-        let reachable = writer == self.me || self.connected.contains(&writer);
-        if let Some(message) = reader.beat(self.now, reachable) {
-            self.send(writer, message, effects);
-        }
-    }
-
-    fn reader_from(&mut self, node: NodeId, edge: EdgeId) -> Option<&mut crate::edge::reader::Reader> {
-        self.readers.get_mut(&edge).filter(|reader| reader.writer == node)
-    }
-
-    pub(super) fn on_subscribed(
-        &mut self,
-        node: NodeId,
-        edge: EdgeId,
-        at: Position,
-        ahead: Ahead,
-        effects: &mut Effects,
-    ) {
-        let now = self.now;
-        let Some(reader) = self.reader_from(node, edge) else { return };
-        let Ahead { head, behind } = ahead;
-        let begins = reader.received() == Position::START && at.seq > Seq(0);
-        reader.on_subscribed(at, head, now);
-        let stands = reader.received() == at;
-        let (owner, log) = (reader.owner, reader.log);
-        if begins && self.may_have_lost(owner) && self.began_before(owner) {
-            let detail = format!(
-                "log {log} is read from record {} on, what came before is no longer kept: what a reader that lost its own tail had made of that is gone",
-                at.seq.next().0
-            );
-            self.report(Level::Warn, "tail_gone", detail, effects);
-        }
-        match owner {
-            Owner::Actor(actor) => {
-                if let Some(upstream) =
-                    self.actors.get_mut(&actor).and_then(|actor| actor.upstream.get_mut(&log))
-                {
-                    upstream.head = head;
-                    // Told twice, it may be older than what came since.
-                    if stands {
-                        upstream.behind = behind;
-                    }
-                    upstream.trouble = None;
-                }
-            }
-            Owner::Hub => self.on_hub_subscribed(edge, at, head, effects),
-        }
-    }
-
-    pub(super) fn on_batch(
-        &mut self,
-        node: NodeId,
-        edge: EdgeId,
-        after: Position,
-        slices: Vec<Slice>,
-        ahead: Ahead,
-        effects: &mut Effects,
-    ) {
-        let now = self.now;
-        let Some(reader) = self.reader_from(node, edge) else {
-            return self.send(node, Message::Unsubscribe { edge }, effects);
-        };
-        // One without slices tells where the log stands now; another one that is known is an old one.
-        let tells_head = slices.is_empty();
-        let tells = tells_head && after == reader.received();
-        match reader.on_batch(after, slices, ahead.head, now) {
-            Taken::Known => {
-                if tells_head {
-                    reader.on_head(ahead.head, after, now);
-                }
-                let (owner, log, head) = (reader.owner, reader.log, reader.head);
-                if let Owner::Actor(actor) = owner
-                    && let Some(upstream) =
-                        self.actors.get_mut(&actor).and_then(|actor| actor.upstream.get_mut(&log))
-                {
-                    upstream.head = head;
-                    if tells {
-                        upstream.behind = ahead.behind;
-                    }
-                }
-            }
-            Taken::Gap => {
-                reader.lost();
-                self.speak(edge, effects);
-            }
-            Taken::Slices(slices) => {
-                let (owner, log) = (reader.owner, reader.log);
-                match owner {
-                    Owner::Actor(actor) => {
-                        if let Some(machine) = self.actors.get_mut(&actor) {
-                            machine.on_slices(&log, slices, ahead, now);
-                        }
-                        self.restless_actors.insert(actor);
-                    }
-                    Owner::Hub => self.on_hub_slices(edge, slices, effects),
-                }
-            }
-        }
-    }
-
-    pub(super) fn on_fall_back(&mut self, node: NodeId, edge: EdgeId, to: Position, effects: &mut Effects) {
-        let Some(reader) = self.reader_from(node, edge) else { return };
-        let (owner, log, was) = (reader.owner, reader.log, reader.received());
-        reader.fall_back(to);
-        if let Owner::Actor(actor) = owner
-            && let Some(machine) = self.actors.get_mut(&actor)
-        {
-            let freed = machine.fall_back(&log, to);
-            if let Some(reader) = self.readers.get_mut(&edge) {
-                reader.release(freed);
-            }
-        }
-        if owner == Owner::Hub {
-            self.hub_falls_back(edge, to, effects);
-        }
-        let detail = format!(
-            "log {log} lost its tail behind record {} (a reader had {}): what was computed from it may count again",
-            to.seq.0, was.seq.0
-        );
-        self.report(Level::Warn, "tail_lost", detail, effects);
-        self.speak(edge, effects);
-    }
-
-    /// Whether the reader's own log may lose a tail that those it reads had counted on.
-    fn may_have_lost(&self, owner: Owner) -> bool {
-        match owner {
-            Owner::Actor(actor) => {
-                self.logs.get(&actor).is_some_and(|log| log.durability != Durability::Disk)
-            }
-            Owner::Hub => false,
-        }
-    }
-
-    /// The reader's own log had a reign before this one. One that is new has lost nothing yet.
-    fn began_before(&self, owner: Owner) -> bool {
-        match owner {
-            Owner::Actor(actor) => self.logs.get(&actor).is_some_and(|log| log.epoch() > Epoch(1)),
-            Owner::Hub => false,
-        }
-    }
-
-    /// A log whose class may lose its tail lost it, and an upstream log has let go of what that tail had
-    /// read: it goes on with what is kept there.
-    fn skip(&mut self, edge: EdgeId, effects: &mut Effects) {
-        if let Some(reader) = self.readers.get_mut(&edge) {
-            reader.skip();
-            self.speak(edge, effects);
-        }
-    }
-
-    pub(super) fn on_refused(&mut self, node: NodeId, edge: EdgeId, why: Refusal, effects: &mut Effects) {
-        let Some(reader) = self.reader_from(node, edge) else { return };
-        let was_live = reader.is_live();
-        let (log, owner) = (reader.log, reader.owner);
-        match why {
-            // Not there yet, or what was sent got lost: the next beat asks again, at once if it stood.
-            Refusal::Unknown => {
-                if was_live {
-                    reader.lost();
-                    self.speak(edge, effects);
-                }
-            }
-            Refusal::TooMany => {}
-            Refusal::Gone { .. } if self.may_have_lost(owner) => self.skip(edge, effects),
-            Refusal::Gone { .. } | Refusal::Diverged | Refusal::Damaged => {
-                if let (Owner::Hub, Refusal::Gone { first }) = (owner, why) {
-                    let detail = format!(
-                        "retention let go of what this tail had not read yet (log {log} is kept from record {} on); \
-                         tail again with --from start for what is kept",
-                        first.0
-                    );
-                    return self.fail_hub(edge, &detail, effects);
-                }
-                let what = match why {
-                    Refusal::Gone { first } => format!("its records before {} are no longer kept", first.0),
-                    Refusal::Diverged => String::from(
-                        "its records are not those that were read before: an older copy of that node's data folder was probably put back; put the newest one back, or give the node up with 'dunlin nodes remove'",
-                    ),
-                    Refusal::Damaged | Refusal::Unknown | Refusal::TooMany => String::from(
-                        "it is damaged on the disk there, or that disk holds an older copy of it",
-                    ),
-                };
-                let detail = format!("log {log} of node {node} cannot be read on: {what}");
-                if let Owner::Actor(actor) = owner
-                    && let Some(machine) = self.actors.get_mut(&actor)
-                    && let Some(upstream) = machine.upstream.get_mut(&log)
-                {
-                    let first_time = upstream.trouble.as_ref() != Some(&detail);
-                    upstream.trouble = Some(detail.clone());
-                    if first_time {
-                        self.report(Level::Error, "edge_stopped", detail, effects);
-                    }
-                } else if owner == Owner::Hub {
-                    self.fail_hub(edge, &detail, effects);
-                }
             }
         }
     }

@@ -29,7 +29,7 @@ use crate::wire::message::{EdgeId, Filter, From, Slice};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TapBounds {
     /// Bytes that a hub keeps for taps that are slower than its quickest one. Beyond: they fall off. All
-    /// hubs together keep no more than eight such windows, or a 32nd of one each.
+    /// hubs together keep no more than two such windows, or a 128th of one each.
     pub window_bytes: u64,
     /// Hubs behind the first of their log, for each node that they read from. Beyond: taps take turns.
     pub behind_max: usize,
@@ -108,7 +108,7 @@ impl Hubs {
 
     /// Bytes that a window keeps when every tap has them, and at most.
     fn rest_and_keep(&self) -> (u64, u64) {
-        let rest = self.bounds.window_bytes / 32;
+        let rest = self.bounds.window_bytes / 128;
         let all = self.bounds.window_bytes.saturating_mul(HUBS_WINDOWS);
         let each = all / (self.hubs.len().max(1) as u64);
         (rest, each.clamp(rest, self.bounds.window_bytes))
@@ -339,7 +339,8 @@ impl Peer {
         let key = hub.key.clone();
         self.look_back(edge, &key.0, effects);
         let Some(hub) = self.hubs.hubs.get(&edge) else { return };
-        let mut led = BTreeSet::new();
+        // What came may lie before a member that joined from ahead: nobody takes it, and it is done with.
+        let mut led = BTreeSet::from([edge]);
         for id in hub.members.clone() {
             led.extend(self.serve_tap(id, effects));
         }
@@ -421,12 +422,7 @@ impl Peer {
         let after = window.after().seq;
         let fallen: Vec<RequestId> =
             hub.members.iter().filter(|id| at(id).is_some_and(|at| at < after)).copied().collect();
-        if let Some(reader) = self.readers.get_mut(&edge) {
-            let writer = reader.writer;
-            if let Some(message) = reader.consumed(bytes, done, self.now) {
-                self.send(writer, message, effects);
-            }
-        }
+        self.consumed(edge, bytes, done, effects);
         if planted(Mutation::ForgetTheFallen) {
             return;
         }

@@ -210,6 +210,7 @@ impl Peer {
     }
 }
 
-fn trouble_key(log: LogId) -> String {
+/// Under which name `troubles` keeps what is wrong with a log.
+pub(super) fn trouble_key(log: LogId) -> String {
     format!("log {log}")
 }

@@ -8,7 +8,7 @@
 //! | `facts` | members, the catalog, which logs live here |
 //! | `logs` | appending, persisting, retention |
 //! | `hand_over` | the way of each line through its logs: born, written, closed into the next |
-//! | `edges` | serving readers, reading upstream logs |
+//! | `edges`, `readers` | serving the readers of logs; reading the logs of others |
 //! | `actors` | functions, commits, retries |
 //! | `publish` | events entering |
 //! | `taps` | clients that follow a stream |
@@ -39,6 +39,7 @@ mod members;
 mod old_copy;
 mod publish;
 mod questions;
+mod readers;
 mod reports;
 mod start;
 mod taps;
@@ -134,12 +135,16 @@ pub struct Peer {
     actors: BTreeMap<LogId, Actor>,
     sources: BTreeMap<LogId, SourceLog>,
     readers: BTreeMap<EdgeId, Reader>,
+    /// Those of them that put their credit off.
+    owing: BTreeSet<EdgeId>,
     subscriptions: BTreeMap<(NodeId, EdgeId), Subscription>,
     /// How many of them each node holds.
     subscriptions_of: BTreeMap<NodeId, usize>,
     subscribers: BTreeMap<LogId, BTreeSet<(NodeId, EdgeId)>>,
     /// Those of them that have credit.
     willing: BTreeMap<LogId, BTreeSet<(NodeId, EdgeId)>>,
+    /// Logs that keep more records in memory than others, for readers that are late.
+    late_logs: BTreeSet<LogId>,
     /// Subscriptions to logs that are being opened.
     early: BTreeMap<LogId, BTreeMap<(NodeId, EdgeId), edges::Subscribing>>,
     reads: BTreeMap<ReadId, (NodeId, EdgeId)>,
@@ -219,9 +224,11 @@ impl Peer {
             actors: BTreeMap::new(),
             sources: BTreeMap::new(),
             readers: BTreeMap::new(),
+            owing: BTreeSet::new(),
             subscriptions: BTreeMap::new(),
             subscriptions_of: BTreeMap::new(),
             subscribers: BTreeMap::new(),
+            late_logs: BTreeSet::new(),
             willing: BTreeMap::new(),
             early: BTreeMap::new(),
             reads: BTreeMap::new(),
@@ -368,7 +375,7 @@ impl Peer {
             } else if let Some(log) = self.restless_logs.pop_first() {
                 self.serve_readers(log, effects);
             } else if let Some(of) = self.restless_edges.pop_first() {
-                self.serve_reader(of, effects);
+                self.serve_edge(of, effects);
             } else if let Some(id) = self.restless_taps.pop_first() {
                 self.rouse_tap(id, effects);
             } else {

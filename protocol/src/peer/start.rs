@@ -10,6 +10,7 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use super::Peer;
+use super::logs::trouble_key;
 use crate::actor::fold::{ActorMemory, LogFold, Memory, SourceMemory};
 use crate::effect::{Effect, Effects, Level, RecoveredLog, Timer};
 use crate::id::{LogId, NodeId, Position, Seq};
@@ -70,7 +71,7 @@ impl Peer {
             LogName::Catalog(node) => {
                 self.catalog_logs.insert(id, *node);
                 if let Some(damage) = found.damage {
-                    self.troubles.insert(format!("log {id}"), damage.clone());
+                    self.troubles.insert(trouble_key(id), damage.clone());
                     self.catalog.bar(*node, damage);
                 }
             }
@@ -138,6 +139,7 @@ impl Peer {
             Timer::Swim(number) => self.on_swim_timer(number, effects),
             Timer::Beat => self.beat(effects),
             Timer::Actor(log) => self.on_actor_timer(log, effects),
+            Timer::Credit => self.give_owed_credit(effects),
             Timer::Ask => self.expire_questions(effects),
             Timer::Broadcast => self.broadcasts_due(),
             Timer::Retention => {

@@ -24,7 +24,7 @@ use crate::wire::message::{Broadcast, EdgeId, Filter, From, Message, Refusal};
 const PIPELINE: &str = r#"
 name = "p"
 durability = "DURABILITY"
-retention = { bytes = "64KiB", age = "1s" }
+retention = RETENTION
 
 [source.in]
 key = "key"
@@ -66,8 +66,14 @@ impl Lone {
 
     /// A new one, whose taps share so much, with the pipeline deployed.
     pub(super) fn deployed(durability: &str, taps: TapBounds) -> Lone {
+        Lone::keeping(r#"{ bytes = "64KiB", age = "1s" }"#, durability, taps)
+    }
+
+    /// The same with another retention.
+    pub(super) fn keeping(retention: &str, durability: &str, taps: TapBounds) -> Lone {
         let mut node = Lone::with(BTreeMap::new(), Time(100_000_000), taps);
-        let mut manifest = Manifest::from_toml(&PIPELINE.replace("DURABILITY", durability), "p").unwrap();
+        let pipeline = PIPELINE.replace("DURABILITY", durability).replace("RETENTION", retention);
+        let mut manifest = Manifest::from_toml(&pipeline, "p").unwrap();
         for stage in manifest.stages.values_mut() {
             if let Operator::Wasm(spec) = &mut stage.operator {
                 spec.module = Module::Digest(Digest([0; 32]));

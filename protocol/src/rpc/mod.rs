@@ -209,10 +209,11 @@ pub struct LettersMoved {
     pub missed: Vec<(NodeId, String)>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// An event as a tap sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TailEvent {
     pub placed: Placed,
-    pub cursor: Cursor,
+    pub place: tailed::Place,
 }
 
 /// A request that failed: one sentence (what, why, what to do). Nothing was changed unless said.

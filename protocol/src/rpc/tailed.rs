@@ -83,14 +83,35 @@ impl IntoIterator for Tailed {
     type IntoIter = TailedEvents;
 
     fn into_iter(self) -> TailedEvents {
-        TailedEvents { cursor: self.before, runs: self.runs.into_iter(), run: None }
+        TailedEvents { cursor: Arc::new(self.before), runs: self.runs.into_iter(), run: None }
+    }
+}
+
+/// Where a tap stands behind one event: the cursor before its run, and how far it came in it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Place {
+    before: Arc<Cursor>,
+    here: Option<(LogId, CursorAt)>,
+}
+
+impl Place {
+    pub fn cursor(&self) -> Cursor {
+        let mut cursor = (*self.before).clone();
+        cursor.0.extend(self.here);
+        cursor
+    }
+}
+
+impl From<Cursor> for Place {
+    fn from(cursor: Cursor) -> Place {
+        Place { before: Arc::new(cursor), here: None }
     }
 }
 
 /// The events of a [`Tailed`], one by one.
 #[derive(Debug, Default)]
 pub struct TailedEvents {
-    cursor: Cursor,
+    cursor: Arc<Cursor>,
     runs: alloc::vec::IntoIter<Run>,
     run: Option<RunEvents>,
 }
@@ -110,11 +131,13 @@ impl Iterator for TailedEvents {
             if let Some(RunEvents { log, position, events }) = &mut self.run {
                 if let Some((index, event)) = events.next() {
                     let id = EventId { log: *log, epoch: position.epoch, seq: position.seq, index };
-                    let mut cursor = self.cursor.clone();
-                    cursor.0.entry(*log).or_default().index = Some(index);
-                    return Some(TailEvent { placed: Placed { id, event }, cursor });
+                    let before = self.cursor.0.get(log).copied().unwrap_or_default();
+                    let here = Some((*log, CursorAt { index: Some(index), ..before }));
+                    let place = Place { before: self.cursor.clone(), here };
+                    return Some(TailEvent { placed: Placed { id, event }, place });
                 }
-                self.cursor.0.insert(*log, CursorAt { position: *position, index: None });
+                let passed = CursorAt { position: *position, index: None };
+                Arc::make_mut(&mut self.cursor).0.insert(*log, passed);
                 self.run = None;
             }
             let Run { log, position, events } = self.runs.next()?;
@@ -151,7 +174,7 @@ mod tests {
             events.iter().map(|event| event.placed.id).map(|id| (id.log, id.seq.0, id.index)).collect();
         assert_eq!(seen, [(one, 5, 1), (one, 5, 3), (two, 2, 0), (one, 6, 0)]);
         let cursor = |place: usize, log: LogId| {
-            let at = events[place].cursor.0.get(&log)?;
+            let at = *events[place].place.cursor().0.get(&log)?;
             Some((at.position.seq.0, at.index))
         };
         assert_eq!((cursor(0, one), cursor(0, two)), (Some((4, Some(1))), None));

@@ -11,7 +11,8 @@
 //! A frame without a body is a sign of life. The header alone decides whether a body is read, so
 //! nothing is allocated for a frame that is too long or of a version that is not known.
 
-use bytes::Bytes;
+use alloc::vec::Vec;
+
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
@@ -62,10 +63,22 @@ pub fn body_bytes(header: [u8; HEADER_BYTES], max: usize) -> Result<usize, Frame
     }
 }
 
-/// One value as a header and a body, both to be written in this order.
-pub fn seal<T: Serialize>(value: &T) -> Result<([u8; HEADER_BYTES], Bytes), FrameError> {
-    let body = codec::encode(value);
-    Ok((header(body.len())?, body))
+/// Appends one value's frame to what is to be written. Nothing is appended for a value that no frame holds.
+pub fn seal<T: Serialize>(value: &T, buffer: &mut Vec<u8>) -> Result<(), FrameError> {
+    let start = buffer.len();
+    buffer.extend_from_slice(&[0; HEADER_BYTES]);
+    codec::encode_into(value, buffer);
+    let body = buffer.len() - start - HEADER_BYTES;
+    match (header(body), buffer.get_mut(start..start + HEADER_BYTES)) {
+        (Ok(header), Some(place)) => {
+            place.copy_from_slice(&header);
+            Ok(())
+        }
+        (header, _) => {
+            buffer.truncate(start);
+            header.map(|_| ())
+        }
+    }
 }
 
 /// The value in a frame's body.
@@ -79,10 +92,15 @@ mod tests {
 
     #[test]
     fn header_and_body_come_back() {
-        let (head, body) = seal(&(7u64, "seven")).unwrap();
+        let mut buffer = alloc::vec![9];
+        seal(&(7u64, "seven"), &mut buffer).unwrap();
+        let (head, body) = buffer[1..].split_at(HEADER_BYTES);
         assert_eq!(head, [8, 0, 0, 0, 1]);
-        assert_eq!(body_bytes(head, 64), Ok(body.len()));
-        assert_eq!(open::<(u64, alloc::string::String)>(&body).unwrap().0, 7);
+        assert_eq!(body_bytes([8, 0, 0, 0, 1], 64), Ok(body.len()));
+        assert_eq!(open::<(u64, alloc::string::String)>(body).unwrap().0, 7);
+        let long = alloc::vec![0u8; FRAME_BYTES_MAX + 1];
+        assert!(matches!(seal(&long, &mut buffer), Err(FrameError::TooLong { .. })));
+        assert_eq!(buffer.len(), 1 + HEADER_BYTES + 7, "nothing of it is written");
     }
 
     #[test]

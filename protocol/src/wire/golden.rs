@@ -19,7 +19,8 @@ use crate::log::record::{
 };
 use crate::pipeline::plan::SlotRange;
 use crate::rpc::frames::{RpcCall, RpcIn, RpcOut};
-use crate::rpc::{Fault, FaultKind, Question, Reply, Request, Response, Tail, TailFrom};
+use crate::rpc::tailed::{Run, Tailed};
+use crate::rpc::{Cursor, Fault, FaultKind, Question, Reply, Request, Response, Tail, TailFrom};
 use crate::time::Time;
 use crate::wire::frame::{self, HEADER_BYTES};
 use crate::wire::handshake::{
@@ -30,7 +31,7 @@ use crate::wire::message::{
     AskId, Broadcast, EdgeId, Filter, From, Head, Mark, Message, Refusal as EdgeRefusal, Slice, SliceEvent,
 };
 use crate::wire::token::{Token, TokenId};
-use crate::wire::{codec, token::TokenError};
+use crate::wire::{codec, parts, token::TokenError};
 
 const NODE: NodeId = NodeId([0xaa; 32]);
 const OTHER: NodeId = NodeId([0xbb; 32]);
@@ -45,6 +46,7 @@ impl Golden {
     fn add<T: Serialize + DeserializeOwned + PartialEq + core::fmt::Debug>(&mut self, name: &str, value: &T) {
         let bytes = codec::encode(value);
         assert_eq!(&codec::decode::<T>(&bytes).unwrap(), value);
+        both_ways(&bytes);
         write!(self.0, "{name}:").unwrap();
         bytes.iter().for_each(|byte| write!(self.0, " {byte:02x}").unwrap());
         self.0.push('\n');
@@ -246,7 +248,54 @@ fn rpc_keeps_its_bytes() {
     insta::assert_snapshot!("rpc", golden.0);
 }
 
+/// Decoded as parts of the bytes, they say what they say when they are copied.
+fn both_ways(bytes: &[u8]) {
+    let shared = Bytes::copy_from_slice(bytes);
+    assert_eq!(parts::message(&shared).ok(), codec::decode::<Message>(bytes).ok());
+    assert_eq!(parts::body(&shared).ok(), codec::decode::<Body>(bytes).ok());
+    assert_eq!(parts::answer(&shared).ok(), codec::decode::<RpcOut>(bytes).ok());
+}
+
+/// Whether `part` lies within `whole`.
+fn lies_within(part: &[u8], whole: &[u8]) -> bool {
+    let (whole, part) = (whole.as_ptr_range(), part.as_ptr_range());
+    whole.start <= part.start && part.end <= whole.end
+}
+
+#[test]
+fn events_are_parts_of_the_bytes_that_they_came_in() {
+    let slice_event = SliceEvent { index: 0, output: 0, event: event() };
+    let slice = Slice { position: AT, events: vec![slice_event], mark: None, closed: None };
+    let batch = Message::Batch { edge: EdgeId(7), after: AT, slices: vec![slice], head: Seq(1), behind: 0 };
+    let frame = codec::encode(&batch);
+    let Ok(Message::Batch { slices, .. }) = parts::message(&frame) else { panic!("a batch") };
+    let in_batch = slices[0].events[0].event.clone();
+    assert!(lies_within(&in_batch.payload, &frame) && lies_within(&in_batch.key, &frame));
+    assert!(!lies_within(&in_batch.detached().payload, &frame));
+    assert_eq!(in_batch.detached(), event());
+
+    let frame = codec::encode(&Body::Append(Append { events: vec![event()], ..Append::default() }));
+    let Ok(Body::Append(append)) = parts::body(&frame) else { panic!("an append") };
+    assert!(lies_within(&append.events[0].payload, &frame));
+
+    let emitted = vec![Emitted { output: 1, event: event() }];
+    let state = vec![Change { key: Bytes::from_static(b"k"), value: Some(Bytes::from_static(b"v")) }];
+    let frame = codec::encode(&Body::Commit(Commit { emitted, state, ..Commit::default() }));
+    let Ok(Body::Commit(commit)) = parts::body(&frame) else { panic!("a commit") };
+    assert!(lies_within(&commit.emitted[0].event.payload, &frame));
+    assert!(lies_within(&commit.state[0].key, &frame));
+
+    let run = Run { log: LOG, position: AT, events: [(3, event())].into_iter().collect() };
+    let events = Tailed { before: Cursor::default(), runs: vec![run] };
+    let frame = codec::encode(&RpcOut::Answer { id: 300, response: Response::Events { events }, last: true });
+    let Ok(RpcOut::Answer { response: Response::Events { events }, .. }) = parts::answer(&frame) else {
+        panic!("events")
+    };
+    assert!(events.events().all(|event| lies_within(&event.payload, &frame)));
+}
+
 fn every_decoder(bytes: &[u8]) {
+    both_ways(bytes);
     let _ = codec::decode::<Message>(bytes);
     let _ = codec::decode::<Record>(bytes);
     let _ = codec::decode::<Body>(bytes);

@@ -10,4 +10,5 @@ pub mod frame;
 mod golden;
 pub mod handshake;
 pub mod message;
+pub mod parts;
 pub mod token;

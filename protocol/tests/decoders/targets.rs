@@ -1,21 +1,23 @@
 //! The decoders, each by its name, and bytes to begin with.
 
+use bytes::Bytes;
 use dunlin_protocol::actor::fold::LogFold;
 use dunlin_protocol::id::{Digest, Epoch, EventId, Hash, LogId, Name, NodeId, Position, Seq};
 use dunlin_protocol::log::note::{Note, Noted};
-use dunlin_protocol::log::record::{Body, Record};
+use dunlin_protocol::log::record::Record;
 use dunlin_protocol::log::scan::LogScan;
 use dunlin_protocol::log::segment::{self, Header};
 use dunlin_protocol::log::snapshot::{CHUNK_HEAD_BYTES, Decoder, Encoder, HEADER_BYTES, Piece};
 use dunlin_protocol::mesh::catalog::CatalogEntry;
 use dunlin_protocol::pipeline::manifest::Manifest;
 use dunlin_protocol::rpc::Cursor;
-use dunlin_protocol::rpc::frames::{RpcIn, RpcOut};
+use dunlin_protocol::rpc::frames::RpcIn;
 use dunlin_protocol::time::Time;
-use dunlin_protocol::wire::codec;
+use dunlin_protocol::wire::codec::{self, CodecError};
 use dunlin_protocol::wire::frame;
 use dunlin_protocol::wire::handshake::{Answer, Hello, MeshKey, Ready, Secret};
 use dunlin_protocol::wire::message::{Broadcast, Message};
+use dunlin_protocol::wire::parts;
 use dunlin_protocol::wire::token::{Token, TokenId};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -27,15 +29,15 @@ pub struct Target {
 }
 
 pub const TARGETS: &[Target] = &[
-    Target { name: "message", run: coded::<Message> },
+    Target { name: "message", run: |bytes| parted(bytes, parts::message) },
     Target { name: "broadcast", run: coded::<Broadcast> },
     Target { name: "rpc-in", run: coded::<RpcIn> },
-    Target { name: "rpc-out", run: coded::<RpcOut> },
+    Target { name: "rpc-out", run: |bytes| parted(bytes, parts::answer) },
     Target { name: "hello", run: coded::<Hello> },
     Target { name: "answer", run: coded::<Answer> },
     Target { name: "ready", run: coded::<Ready> },
     Target { name: "record", run: coded::<Record> },
-    Target { name: "body", run: coded::<Body> },
+    Target { name: "body", run: |bytes| parted(bytes, parts::body) },
     Target { name: "fact", run: coded::<CatalogEntry> },
     Target { name: "fold", run: coded::<LogFold> },
     Target { name: "cursor", run: coded::<Cursor> },
@@ -56,6 +58,15 @@ fn coded<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(bytes: &
     let again = codec::encode(&value);
     assert_eq!(codec::decode::<T>(&again).as_ref(), Ok(&value));
     true
+}
+
+/// The same for what is also decoded as parts of the bytes: both say the same.
+fn parted<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(
+    bytes: &[u8],
+    parts: fn(&Bytes) -> Result<T, CodecError>,
+) -> bool {
+    assert_eq!(parts(&Bytes::copy_from_slice(bytes)).ok(), codec::decode::<T>(bytes).ok());
+    coded::<T>(bytes)
 }
 
 fn framed(bytes: &[u8]) -> bool {
@@ -184,8 +195,7 @@ fn segment_of(bodies: &[&[u8]]) -> Vec<u8> {
     let mut bytes = Header { log: LOG, after: Position::START }.encode().to_vec();
     let mut head = Position::START;
     for body in bodies {
-        let record =
-            Record { epoch: Epoch(1), seq: head.seq.next(), previous: head.hash, body: body.to_vec().into() };
+        let record = Record::new(Epoch(1), head.seq.next(), head.hash, body.to_vec().into());
         head = segment::encode_group(LOG, head, &[record], &mut bytes).unwrap();
     }
     bytes

@@ -11,7 +11,8 @@ use dunlin_protocol::log::record::Body;
 use dunlin_protocol::mesh::assignment::{Assigned, Assignment, Layout, Line};
 use dunlin_protocol::pipeline::manifest::StreamName;
 use dunlin_protocol::pipeline::plan::{Plan, SlotRange};
-use dunlin_protocol::rpc::{Cursor, TailEvent};
+use dunlin_protocol::rpc::TailEvent;
+use dunlin_protocol::rpc::tailed::Place;
 use dunlin_protocol::wire::message::Filter;
 
 use crate::world::World;
@@ -100,7 +101,7 @@ pub fn in_history(world: &World, stream: &str) -> Result<Vec<TailEvent>, String>
                 for event in slice_of(kept, &filter).events {
                     let id = EventId { log: log.id, epoch: at.epoch, seq: at.seq, index: event.index };
                     let placed = Placed { id, event: event.event };
-                    events.push(TailEvent { placed, cursor: Cursor::default() });
+                    events.push(TailEvent { placed, place: Place::default() });
                 }
             }
         }

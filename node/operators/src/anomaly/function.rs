@@ -100,7 +100,8 @@ impl Anomaly {
                 Some(kept) => kept,
                 None => Kept::new(names(spec, payload), spec.window, spec.seed),
             };
-            keys.insert(key.clone(), Entry { kept, used: 0, last: None });
+            // An event's key is a part of all that came with it.
+            keys.insert(Bytes::copy_from_slice(key), Entry { kept, used: 0, last: None });
         }
         let mut verdict = Verdict { score: 0.0, tail: 1.0 };
         let Some(Entry { kept, used, last }) = keys.get_mut(key) else {

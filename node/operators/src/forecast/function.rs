@@ -63,7 +63,8 @@ impl Forecast {
                 Some(kept) => kept,
                 None => Kept::new(settings, names(settings, payload)),
             };
-            keys.insert(key.clone(), Entry { kept, used: 0 });
+            // An event's key is a part of all that came with it.
+            keys.insert(Bytes::copy_from_slice(key), Entry { kept, used: 0 });
         }
         let Some(Entry { kept, used }) = keys.get_mut(key) else { return Ok(()) };
         *clock += 1;

@@ -40,6 +40,8 @@ impl Keys {
             self.last = match self.places.get(key) {
                 Some(place) => *place,
                 None => {
+                    // An event's key is a part of all that came with it.
+                    let key = &Bytes::copy_from_slice(key);
                     let known = Known::read(key, state)?;
                     self.places.insert(key.clone(), self.known.len());
                     self.known.push(known);

@@ -84,8 +84,8 @@ fn a_record_under_another_nodes_name_is_refused() {
     let record = a.append(facts("north")).unwrap();
     let fault = b.on_records(node(3), vec![record.clone()]).unwrap_err();
     assert_eq!(fault, CatalogFault::Forged { node: node(3), seq: 1 });
-    let mut torn = record;
-    torn.body = torn.body.slice(..torn.body.len() - 1);
+    let body = record.body.slice(..record.body.len() - 1);
+    let torn = Record::new(record.epoch, record.seq, record.previous, body);
     assert!(matches!(b.on_records(node(1), vec![torn]), Err(CatalogFault::Malformed { .. })));
     assert_eq!(b.heads().len(), 1);
 }

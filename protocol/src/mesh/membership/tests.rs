@@ -69,7 +69,11 @@ impl World {
     }
 
     fn run(&mut self, seconds: u64) {
-        let end = self.now.after(Span::seconds(seconds));
+        self.run_for(Span::seconds(seconds));
+    }
+
+    fn run_for(&mut self, span: Span) {
+        let end = self.now.after(span);
         while let Some(entry) = self.queue.first_entry().filter(|entry| entry.key().0 <= end) {
             let ((now, _), happening) = entry.remove_entry();
             self.now = now;
@@ -256,6 +260,29 @@ fn members_that_took_each_other_for_gone_find_back() {
         world.run(1);
     }
     check(&world, &["-a", "a-"]);
+}
+
+/// Each tells the other at the same time that it is down, and both renew.
+#[test]
+fn two_nodes_that_renew_at_once_go_on_probing() {
+    for tenths in 10..90 {
+        let mut world = World::of(3);
+        world.run(3);
+        world.cut.insert((0, 1));
+        world.nodes[2] = None;
+        world.run_for(Span(tenths * 100));
+        world.cut.clear();
+        for _ in 0..30 {
+            for (me, other) in [(0, id(1)), (1, id(0))] {
+                world.act(me, |node, effects| node.repeat([other].iter(), effects));
+            }
+            world.run(1);
+        }
+        check(&world, &["-ag", "a-g", "."]);
+        world.cut.insert((0, 1));
+        world.run(30);
+        check(&world, &["-gg", "g-g", "."]);
+    }
 }
 
 #[test]

@@ -101,3 +101,27 @@ fn taps_that_lag_take_turns() {
     (10..17).for_each(|id| assert_eq!(shown(&node, id), all, "tap {id}"));
     assert_eq!(node.peer.hubs.waiting(), 0);
 }
+
+#[test]
+fn a_tap_that_joins_from_far_ahead_does_not_starve_its_hub() {
+    // More lies between the two than an edge has credit for.
+    let large = 200_000;
+    let bounds = TapBounds { window_bytes: 300_000, behind_max: 2 };
+    let mut node = Lone::keeping(r#"{ bytes = "64MiB", age = "1d" }"#, "memory", bounds);
+    node.publish(0, 10);
+    tap(&mut node, 10, TailFrom::Start, WHOLE);
+    tap(&mut node, 11, TailFrom::Start, 1);
+    tap(&mut node, 12, TailFrom::Start, 30 * large);
+    (1..=40).for_each(|n| node.publish_at_once(n, large as usize));
+    let all: Vec<u64> = (0..=40).collect();
+    assert_eq!(shown(&node, 10), all);
+    assert!(shown(&node, 11).len() == 1 && (25..35).contains(&shown(&node, 12).len()), "both fell off");
+    // The slower one reads by itself, a little; the other one stands ahead of it and joins.
+    node.take(Input::TapCredit { id: RequestId(11), bytes: 1 });
+    node.take(Input::TapCredit { id: RequestId(12), bytes: 1 });
+    assert_eq!(edges(&node), 2, "they share one");
+    node.take(Input::TapCredit { id: RequestId(12), bytes: WHOLE });
+    assert_eq!((shown(&node, 11).len(), shown(&node, 12)), (2, all.clone()));
+    node.take(Input::TapCredit { id: RequestId(11), bytes: WHOLE });
+    assert_eq!(shown(&node, 11), all);
+}
