@@ -134,13 +134,16 @@ fn what_a_removed_log_held_leaves_the_disk_and_its_neighbour_stays() {
     fill(&store, one, 40 << 10);
     fill(&store, two, 1 << 10);
     let right = values(&store, two);
-    // Tables are written behind the journal.
-    let (began, mut full) = (Instant::now(), 0);
+    // Tables are written behind the journal, while more comes.
+    let (began, mut full, mut seq) = (Instant::now(), 0, 40u64 << 10);
     while full <= 20 * MIB {
         assert!(
             began.elapsed() < Duration::from_secs(60),
             "{full} bytes in tables: too few to show anything"
         );
+        seq += 1;
+        let change = Change { key: "more".into(), value: Some("x".into()) };
+        store.apply(one, Position { seq: Seq(seq), ..Position::START }, &[change]).unwrap();
         thread::sleep(Duration::from_millis(10));
         full = files::bytes_below(&tables);
     }
