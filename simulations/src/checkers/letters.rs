@@ -10,7 +10,7 @@ use dunlin_protocol::log::record::{Body, Commit, DeadLetter};
 use dunlin_protocol::mesh::catalog::LogName;
 
 use super::streams;
-use super::tail::{Numbered, number_of};
+use super::tail::{Numbered, lost, number_of};
 use crate::functions::is_poison;
 use crate::world::World;
 
@@ -87,10 +87,13 @@ pub fn check(
             letters.dead.entry(stage).or_default().insert(number);
         }
     }
+    // What the dead node had taken in, whoever took over may not find any more: it begins with what is kept.
+    let taken = world.history.logs().filter(|((node, _), _)| Some(*node) == removed);
+    let taken = lost(taken.flat_map(|(_, past)| &past.kept));
     let died = letters.dead.get("count");
-    let alive = poison
-        .iter()
-        .find(|number| !again.contains(*number) && died.is_none_or(|died| !died.contains(*number)));
+    let excused = |number: &Numbered| again.contains(number) || taken.contains(number);
+    let alive =
+        poison.iter().find(|number| !excused(number) && died.is_none_or(|died| !died.contains(*number)));
     match alive {
         None => Ok(letters),
         Some(number) => {
