@@ -251,7 +251,7 @@ impl Run {
         self.end_strikes();
         self.restore_all()?;
         let mut deadline = self.world.now.after(PEACE);
-        let (last, mut letters) = (self.world.now.after(Span(PEACE.0 * 5)), 0);
+        let (last, mut letters) = (self.world.now.after(Span(PEACE.0 * 5)), self.letters());
         self.asleep.clear();
         let victim = self.victim();
         for node in (0..self.scenario.nodes).filter(|node| Some(*node) != victim) {

@@ -10,7 +10,7 @@ use dunlin_protocol::log::record::{Body, Commit, DeadLetter};
 use dunlin_protocol::mesh::catalog::LogName;
 
 use super::streams;
-use super::tail::{Numbered, lost, number_of};
+use super::tail::{Numbered, number_of};
 use crate::functions::is_poison;
 use crate::world::World;
 
@@ -42,6 +42,8 @@ pub fn check(
     let mut replayed = BTreeSet::new();
     let mut moved = BTreeSet::new();
     let standing = standing(world, removed)?;
+    // What the dead node had refused, whoever took over may not find any more: it begins with what is kept.
+    let mut taken = BTreeSet::new();
     for ((node, _), past) in world.history.logs() {
         let LogName::Actor { pipeline, .. } = &past.name else { continue };
         if pipeline.as_str() != "sim" {
@@ -59,6 +61,11 @@ pub fn check(
                         if !moved.insert(*id) {
                             return Err(format!("letter {id} was moved twice"));
                         }
+                    }
+                    if Some(*node) == removed {
+                        let parked = commit.parked.iter().map(|parked| &parked.event);
+                        let dead = commit.dead.iter().map(|letter| &letter.event);
+                        taken.extend(parked.chain(dead).filter_map(number_of));
                     }
                     for letter in &commit.dead {
                         let Some(number) = number_of(&letter.event) else { continue };
@@ -87,9 +94,6 @@ pub fn check(
             letters.dead.entry(stage).or_default().insert(number);
         }
     }
-    // What the dead node had taken in, whoever took over may not find any more: it begins with what is kept.
-    let taken = world.history.logs().filter(|((node, _), _)| Some(*node) == removed);
-    let taken = lost(taken.flat_map(|(_, past)| &past.kept));
     let died = letters.dead.get("count");
     let excused = |number: &Numbered| again.contains(number) || taken.contains(number);
     let alive =
