@@ -214,23 +214,24 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         let _ = stop_http.wait_for(|stop| *stop).await;
     }));
 
-    tokio::select! {
-        _ = opened.wait_for(|open| *open) => {}
+    let opened = tokio::select! {
+        Ok(_) = opened.wait_for(|open| *open) => true,
         ended = &mut driving => return Err(ended_early(ended)),
-        () = signals.stopped() => {}
-    }
+        () = signals.stopped() => false,
+    };
     let ready = json!({
         "ready": true,
         "node": identity.node().to_string(),
         "http": http_address.to_string(),
         "listen": network.dialable_addresses(),
     });
-    println!("{ready}");
-    tracing::info!(node = %identity.node(), http = %http_address, "ready");
-
-    tokio::select! {
-        () = signals.stopped() => {}
-        ended = &mut driving => return Err(ended_early(ended)),
+    if opened {
+        println!("{ready}");
+        tracing::info!(node = %identity.node(), http = %http_address, "ready");
+        tokio::select! {
+            () = signals.stopped() => {}
+            ended = &mut driving => return Err(ended_early(ended)),
+        }
     }
     tracing::info!("stopping");
     stop.send_replace(true);

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use dunlin_protocol::effect::{ConnectorState, Effect, Effects, Input, Timer};
 use dunlin_protocol::id::{Digest, LogId, Name};
 use dunlin_protocol::mesh::roll::Roll;
-use dunlin_protocol::peer::Peer;
+use dunlin_protocol::peer::{JUST_STARTED, Peer};
 use dunlin_protocol::pipeline::manifest::{Connector, Manifest, Source};
 use dunlin_protocol::rpc::{Fault, FaultKind, Response};
 use dunlin_protocol::time::Time;
@@ -58,21 +58,24 @@ pub struct Rooms {
     pub data_folder: PathBuf,
 }
 
-/// The deployed manifests, for whoever parses events before the core sees them; none before the
-/// node serves.
-#[derive(Debug, Default)]
-pub struct Deployed(RwLock<Option<BTreeMap<Name, Arc<Manifest>>>>);
+/// The deployed manifests, for whoever parses events before the core sees them; before the node serves, why it
+/// does not.
+#[derive(Debug)]
+pub struct Deployed(RwLock<Result<BTreeMap<Name, Arc<Manifest>>, Fault>>);
+
+impl Default for Deployed {
+    fn default() -> Deployed {
+        let kind = FaultKind::Busy { retry_after_ms: 200 };
+        Deployed(RwLock::new(Err(Fault { kind, detail: JUST_STARTED.into() })))
+    }
+}
 
 impl Sources for Deployed {
     fn source(&self, pipeline: &Name, source: &Name) -> Result<Source, Fault> {
         let deployed = self.0.read().unwrap_or_else(PoisonError::into_inner);
         let unknown = |detail| Fault { kind: FaultKind::Unknown, detail };
-        let Some(deployed) = &*deployed else {
-            // What is deployed is not known yet: nothing can be said not to be there.
-            let detail =
-                "this node has just started and compares catalogs with its peers; try again in a moment";
-            return Err(Fault { kind: FaultKind::Busy { retry_after_ms: 200 }, detail: detail.into() });
-        };
+        // While it is not known what is deployed, nothing can be said not to be there.
+        let deployed = deployed.as_ref().map_err(Fault::clone)?;
         let Some(manifest) = deployed.get(pipeline) else {
             return Err(unknown(format!(
                 "there is no pipeline '{pipeline}' in this mesh; deploy it first, or see `dunlin pipelines`"
@@ -318,11 +321,19 @@ impl Driver {
 
     fn show_deployed(&mut self) {
         let version = self.peer.catalog().facts().version();
-        if self.peer.is_open() && self.shown != Some(version) {
-            self.shown = Some(version);
-            self.were_named.extend(self.peer.modules_named());
-            *self.deployed.0.write().unwrap_or_else(PoisonError::into_inner) = Some(self.peer.manifests());
+        let closed = self.peer.closed();
+        if closed.is_none() && self.shown == Some(version) {
+            return;
         }
+        let shown = match closed {
+            Some(why) => Err(why),
+            None => {
+                self.shown = Some(version);
+                self.were_named.extend(self.peer.modules_named());
+                Ok(self.peer.manifests())
+            }
+        };
+        *self.deployed.0.write().unwrap_or_else(PoisonError::into_inner) = shown;
     }
 
     fn carry_out(&mut self, effect: Effect) {
@@ -333,6 +344,7 @@ impl Driver {
                 crash::at(Point::BeforePersist);
                 self.answered.extend(rooms.storage.persist(log, records, durability));
             }
+            Effect::WriteAnew { log, records } => rooms.storage.write_anew(log, records),
             Effect::Read { log, read, from, bytes_max } => rooms.storage.read(log, read, from, bytes_max),
             Effect::Snapshot { log, at, fold, state: true } => rooms.functions.snapshot(log, at, fold),
             Effect::Snapshot { log, at, fold, state: false } => rooms.storage.snapshot(log, at, fold),

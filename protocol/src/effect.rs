@@ -6,7 +6,7 @@
 //!
 //! | effect | completion |
 //! | --- | --- |
-//! | `Persist` | `Persisted` or `PersistFailed` |
+//! | `Persist`, `WriteAnew` | `Persisted` or `PersistFailed` |
 //! | `Read` | `Read` |
 //! | `Snapshot` | `Snapshotted` |
 //! | `Host` | `Hosted` |
@@ -172,6 +172,8 @@ pub struct RecoveredLog {
     pub bytes: u64,
     /// A sentence when the log is damaged in the middle: it is kept as it is, not written, not served.
     pub damage: Option<String>,
+    /// Where a damaged log was synced last, if its note can be read.
+    pub noted: Option<Position>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -196,6 +198,12 @@ pub enum Effect {
         log: LogId,
         records: Vec<Record>,
         durability: Durability,
+    },
+    /// The log is damaged, and these are all of its records: its files are replaced by new ones that hold
+    /// them, whole or not at all.
+    WriteAnew {
+        log: LogId,
+        records: Vec<Record>,
     },
     /// Records from `from` on, at least one if there is one, about `bytes_max` in all.
     Read {

@@ -38,8 +38,8 @@ pub enum Mutation {
     TrustUnsynced,
     /// Recovery takes damage for a torn tail.
     CutDamage,
-    /// Logs go although a damaged catalog log may say otherwise.
-    DeleteThoughDamaged,
+    /// A node serves although a catalog log is damaged on its disk.
+    OpenThoughDamaged,
     /// An actor whose log was full at a restart is not told that its readers have passed.
     SleepWhenFull,
     /// A log takes more than its retention allows.
@@ -97,7 +97,7 @@ pub const MUTATIONS: &[Mutation] = &[
     Mutation::PassEarly,
     Mutation::TrustUnsynced,
     Mutation::CutDamage,
-    Mutation::DeleteThoughDamaged,
+    Mutation::OpenThoughDamaged,
     Mutation::SleepWhenFull,
     Mutation::NeverFull,
     Mutation::TruncateUnread,

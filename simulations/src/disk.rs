@@ -92,6 +92,18 @@ impl Disk {
         self.folders.entry(log).or_insert_with(|| Folder::new(log, name));
     }
 
+    /// New files, synced, take the place of a damaged log's.
+    pub fn write_anew(&mut self, log: LogId, records: &[Record]) {
+        if let Some(folder) = self.folders.get_mut(&log) {
+            let mut anew = Folder::new(log, folder.name.clone());
+            if anew.stage(records, Durability::Disk, false).is_ok() {
+                anew.write(self.segment_bytes);
+                anew.stand(&mut || false);
+                *folder = anew;
+            }
+        }
+    }
+
     /// The log's files go; a crash leaves none of them behind.
     pub fn remove(&mut self, log: LogId) {
         self.folders.remove(&log);

@@ -162,6 +162,35 @@ impl History {
         }
     }
 
+    /// A damaged log is replaced by one of these records: they must be those that it held.
+    pub fn write_anew(&mut self, place: Place, records: &[Record]) -> Result<(), String> {
+        let Some(past) = self.logs.get_mut(&place) else { return Err("it is not known".into()) };
+        if !past.damaged {
+            return Err("it was not damaged".into());
+        }
+        let end = records.last().map_or(Seq(0), |record| record.seq);
+        let first = past.told.max(past.survives_process);
+        if end < first {
+            return Err(format!("it held record {}, and ends at {} now", first.0, end.0));
+        }
+        past.cut(end);
+        for record in records {
+            match past.position(record.seq) {
+                Some(at) if at != record.position() => {
+                    return Err(format!("record {} is another one now", record.seq.0));
+                }
+                Some(_) => {}
+                None => {
+                    past.kept.push(Kept::of(record).ok_or("it does not decode")?);
+                    past.records.push(record.clone());
+                }
+            }
+        }
+        past.under_way = vec![(end, Durability::Disk)];
+        past.damaged = false;
+        Ok(())
+    }
+
     /// Its files were restored from a copy.
     pub fn restored(&mut self, place: Place) {
         if let Some(past) = self.logs.get_mut(&place) {

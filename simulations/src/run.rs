@@ -5,7 +5,7 @@
 //! | `run` | the phases |
 //! | `run/clients` | what clients of the nodes ask, and how long they wait |
 //! | `run/strike` | faults, each when its time has come |
-//! | `run/wounds` | damaged disks: told, then restored from a copy |
+//! | `run/wounds` | damaged disks: told, then restored from a copy or mended by the node |
 //! | `run/letters` | dead letters, replayed and dropped |
 //! | `run/redeploys` | changed files, deployed while events flow |
 //! | `run/trials` | what a scenario tries besides |
@@ -266,13 +266,16 @@ impl Run {
             if !self.publishers.iter().all(Publisher::is_done) {
                 continue;
             }
-            let settled = self.is_removed().and_then(|()| self.is_level());
+            let settled = self.is_removed().and_then(|()| self.is_whole()).and_then(|()| self.is_level());
             let settled = settled.and_then(|()| checkers::level::check(&self.world));
             let settled = settled.and_then(|()| self.close_taps());
             let settled = settled.and_then(|()| converged::check(&self.world, victim));
             match settled {
                 Ok(()) => return Ok(()),
-                Err(why) => missing = why,
+                Err(why) => {
+                    self.world.trace.line(self.world.now, format!("not yet: {why}"));
+                    missing = why;
+                }
             }
             // Events that are refused for good take their tries one behind the other where they share a key.
             let now = self.world.now;

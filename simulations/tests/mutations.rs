@@ -50,7 +50,7 @@ mutations! {
     successor_read_early PassEarly "redeploy-crashes" 129 ""
     unsynced_records_trusted TrustUnsynced "blackouts" 129 "promised to survive"
     damage_cut_away CutDamage "damage" 129 ""
-    logs_deleted_by_a_damaged_catalog DeleteThoughDamaged "damaged-facts" 129 "nobody removed it"
+    served_though_facts_are_damaged OpenThoughDamaged "damaged-facts" 129 "nobody removed it"
     size_of_a_log_ignored NeverFull "stalled-reader" 129 "unread bytes"
     unread_records_dropped TruncateUnread "full-log" 129 ""
     epoch_used_twice ReuseEpoch "crashes" 129 "began behind epoch"

@@ -1,6 +1,9 @@
 //! A disk without space: said in one sentence, nothing lost, and the node goes on by itself.
 
 use std::fs;
+use std::io::Write;
+use std::path::Path;
+use std::time::{Duration, Instant};
 
 use dunlin_tests::{Launch, wait_for};
 
@@ -44,8 +47,7 @@ fn a_full_disk_is_said_and_the_node_goes_on_when_there_is_space() {
 
     // A stream that was never written here: its log cannot be born, and whoever waits for that is told.
     let filled = folder.path().join("small/filled");
-    let mut filling = fs::File::create(&filled).unwrap();
-    while std::io::Write::write_all(&mut filling, &[1; 512]).is_ok() {}
+    fill(&filled);
     let line = folder.path().join("line.jsonl");
     fs::write(&line, "{\"flight\":\"K1\",\"n\":1}\n").unwrap();
     let line = line.display().to_string();
@@ -72,6 +74,19 @@ fn a_full_disk_is_said_and_the_node_goes_on_when_there_is_space() {
     assert_eq!(ledger.check_order(&node, "full").len(), ids.len());
     ledger.check_counts(&node, "full");
     node.stop();
+}
+
+/// Takes all the space that there is. What the node tries to write again holds some of it for a moment, and gives
+/// it back: the disk is full once nothing was to be had for longer than it waits between two tries.
+fn fill(file: &Path) {
+    let mut filling = fs::File::create(file).unwrap();
+    let mut last = Instant::now();
+    wait_for("the disk stays full", 60, || {
+        while filling.write_all(&[1; 512]).is_ok() {
+            last = Instant::now();
+        }
+        (last.elapsed() > Duration::from_secs(3)).then_some(())
+    });
 }
 
 #[test]

@@ -23,6 +23,7 @@ mod bench;
 mod bounds;
 mod cuts;
 mod damage;
+mod damaged_facts;
 mod dead_letters;
 mod demo;
 mod elsewhere;

@@ -103,6 +103,14 @@ pub(super) fn remove(path: &Path) -> Result<(), StorageError> {
     }
 }
 
+/// Removes a folder with all that is in it, which may be gone already.
+pub(super) fn remove_folder(path: &Path) -> Result<(), StorageError> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error).saying("remove", path),
+        _ => Ok(()),
+    }
+}
+
 /// Bytes in use below a folder: blocks that the system gave, not lengths, because a journal is as long
 /// from the beginning as it may become. What disappears meanwhile does not count.
 pub(super) fn bytes_below(folder: &Path) -> u64 {

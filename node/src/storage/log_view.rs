@@ -35,6 +35,8 @@ pub(super) struct Extent {
     /// The newest whole snapshot.
     pub snapshot: Option<Position>,
     pub damage: Option<String>,
+    /// Where it was synced last, as the note on the disk had it at the start.
+    pub noted: Option<Position>,
 }
 
 impl Extent {

@@ -61,6 +61,7 @@ impl Commands {
             Command::Persist { early: true, records, .. } => Some(records.iter().map(frame_bytes).sum()),
             Command::Persist { early: false, .. }
             | Command::Create { .. }
+            | Command::WriteAnew { .. }
             | Command::Truncate { .. }
             | Command::Remove { .. }
             | Command::Sync { .. }

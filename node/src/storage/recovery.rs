@@ -4,15 +4,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use dunlin_protocol::effect::{Input, RecoveredLog};
 use dunlin_protocol::id::{LogId, Position, Seq};
 use dunlin_protocol::log::floor::FLOOR_BYTES;
 use dunlin_protocol::log::note::{FILE_BYTES_MAX, Note};
+use dunlin_protocol::log::record::Record;
 use dunlin_protocol::log::recovery::{Found as FoundSegment, LogRecovery, Mend, Recovered};
 use dunlin_protocol::mesh::catalog::LogName;
+use dunlin_protocol::pipeline::manifest::Durability;
 use dunlin_protocol::wire::codec;
 
 use super::error::{Saying, StorageError};
@@ -26,6 +28,10 @@ use super::store::Writing;
 pub(super) const NAME: &str = "name";
 pub(super) const NOTE: &str = "note";
 pub(super) const FLOOR: &str = "floor";
+/// A log of this ending is whole and takes the place of the damaged one of its name.
+const WHOLE: &str = "whole";
+/// So many records of a log that is written anew are staged at once.
+const REPLACED_AT_ONCE: usize = 256;
 /// A name file: two copies of a few names of at most 63 characters.
 const NAME_BYTES_MAX: u64 = 64 << 10;
 /// One `Input::Replay`.
@@ -64,8 +70,15 @@ impl Recovery {
             self.reader.recovered(log, name, on_input)?;
         }
         for (name, damage) in self.missing {
-            let (head, first, damage) = (Position::START, Seq(1), Some(damage));
-            on_input(Input::Recovered(RecoveredLog { name, head, first, snapshot: None, bytes: 0, damage }));
+            on_input(Input::Recovered(RecoveredLog {
+                name,
+                head: Position::START,
+                first: Seq(1),
+                snapshot: None,
+                bytes: 0,
+                damage: Some(damage),
+                noted: None,
+            }));
         }
         Ok(())
     }
@@ -89,6 +102,7 @@ impl LogReader {
             snapshot,
             bytes: extent.bytes(),
             damage: extent.damage,
+            noted: extent.noted,
         }));
         let mut next = covered.next();
         while next <= head.seq {
@@ -124,18 +138,70 @@ fn decode_name(log: LogId, bytes: &[u8]) -> Option<LogName> {
     })
 }
 
+/// Puts a log of these records in the place of a damaged one. It is made beside it and takes its place by
+/// its name, so that a crash leaves the one or the other (`finish_replacing`).
+pub(super) fn replace(
+    log: LogId,
+    folder: &Path,
+    records: &[Record],
+) -> Result<(Extent, Standing), StorageError> {
+    let name = name_of(log, folder)?.ok_or(StorageError::NoLog(log))?;
+    let beside = files::temporary(folder);
+    files::remove_folder(&beside)?;
+    let view = LogView::new(beside.clone(), Extent::default());
+    let mut file = LogFile::new(log, name, Arc::new(view));
+    for some in records.chunks(REPLACED_AT_ONCE) {
+        let staged = file.stage(some, Durability::Disk, false);
+        staged.map_err(|refused| {
+            StorageError::Damaged(format!("log {log} cannot be written anew: {refused:?}"))
+        })?;
+        file.write()?;
+        file.stand()?;
+    }
+    let whole = folder.with_extension(WHOLE);
+    fs::rename(&beside, &whole).saying("rename", &beside)?;
+    put_in_place(folder, &whole)?;
+    recover_log(log, folder)
+}
+
+/// What a crash interrupted is done: new logs that are whole take the places of damaged ones.
+fn finish_replacing(logs: &Path) -> Result<(), StorageError> {
+    for whole in folders(logs)?.iter().filter(|folder| folder.extension().is_some_and(|it| it == WHOLE)) {
+        put_in_place(&whole.with_extension(""), whole)?;
+    }
+    Ok(())
+}
+
+fn put_in_place(folder: &Path, whole: &Path) -> Result<(), StorageError> {
+    let sync_names = || folder.parent().map_or(Ok(()), files::sync_folder);
+    sync_names()?;
+    let old = files::temporary(folder);
+    if folder.exists() {
+        files::remove_folder(&old)?;
+        fs::rename(folder, &old).saying("rename", folder)?;
+    }
+    fs::rename(whole, folder).saying("rename", whole)?;
+    sync_names()?;
+    files::remove_folder(&old)
+}
+
+fn folders(logs: &Path) -> Result<Vec<PathBuf>, StorageError> {
+    let mut folders = Vec::new();
+    for entry in fs::read_dir(logs).saying("list", logs)? {
+        folders.push(entry.saying("list", logs)?.path());
+    }
+    folders.sort_unstable();
+    Ok(folders)
+}
+
 /// Scans all logs below the folder; each is in `logs` afterwards, and open for writing unless damaged.
 pub(super) fn recover(logs: &Logs) -> Result<(Vec<Found>, Writing), StorageError> {
     let (mut found, mut writing) = (Vec::new(), Writing::new());
-    let mut folders = Vec::new();
-    for entry in fs::read_dir(&logs.folder).saying("list", &logs.folder)? {
-        folders.push(entry.saying("list", &logs.folder)?.path());
-    }
-    folders.sort_unstable();
-    for folder in folders {
+    finish_replacing(&logs.folder)?;
+    for folder in folders(&logs.folder)? {
         if folder.extension().is_some_and(|it| it == "tmp") {
-            // A removal that was interrupted.
-            fs::remove_dir_all(&folder).saying("remove", &folder)?;
+            // A removal that was interrupted, or the making of a new log in a damaged one's place.
+            files::remove_folder(&folder)?;
             continue;
         }
         let log = folder.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse().ok());
@@ -216,7 +282,8 @@ fn recover_log(log: LogId, folder: &Path) -> Result<(Extent, Standing), StorageE
         .collect();
     let tail = segments.last().map(|segment| (segment.first, segment.end));
     let standing = Standing { head: found.head, tail, note };
-    Ok((Extent { segments, head: found.head, snapshot, damage: found.damage }, standing))
+    let Recovered { head, damage, noted, .. } = found;
+    Ok((Extent { segments, head, snapshot, damage, noted }, standing))
 }
 
 /// Makes the files what was believed of them. Gives the note that stands then.

@@ -165,6 +165,11 @@ impl Storage {
         let _ = self.chores.send(Chore::Snapshot { log, at, fold });
     }
 
+    /// A log of these records takes the place of a damaged one; `Persisted` or `PersistFailed` follows.
+    pub fn write_anew(&mut self, log: LogId, records: Vec<Record>) {
+        self.command(Command::WriteAnew { log, records });
+    }
+
     /// Whole segments before `before` go, as far as a snapshot covers them.
     pub fn truncate(&mut self, log: LogId, before: Seq) {
         self.command(Command::Truncate { log, before });

@@ -140,6 +140,51 @@ fn flip(path: &Path, at: u64) {
     file.write_all(&bytes).unwrap();
 }
 
+/// One that holds these records takes its place, whole or not at all.
+#[test]
+fn a_damaged_log_is_written_anew() {
+    let mut node = Node::new();
+    node.persist(5, 100, Durability::Disk);
+    let flip = |folder: &Path| {
+        let segment = files::numbered(folder, Seq(1), files::SEGMENT);
+        let mut bytes = fs::read(&segment).unwrap();
+        bytes[200] ^= 1;
+        fs::write(&segment, bytes).unwrap();
+    };
+    let (found, _) = node.reopen(flip);
+    assert!(found.damage.is_some());
+    assert_eq!(found.noted, Some(node.head));
+    let (log, records) = (node.log, node.records.clone());
+    node.storage().write_anew(log, records.clone());
+    node.wait_for(|input| matches!(input, Input::Persisted { seq: Seq(5), .. }));
+    assert_eq!(node.reader().read(log, Seq(1), 1 << 20).unwrap(), records);
+    // It goes on behind them, also after a restart.
+    node.persist(2, 100, Durability::Disk);
+    let (found, replayed) = node.reopen(|_| {});
+    assert_eq!((found.damage, found.head), (None, node.head));
+    assert_eq!(replayed, node.records);
+
+    // A crash between the two names: the new one is whole and wins.
+    let (found, _) = node.reopen(flip);
+    assert!(found.damage.is_some());
+    let records = node.records.clone();
+    node.storage().write_anew(log, records);
+    node.wait_for(|input| matches!(input, Input::Persisted { .. }));
+    let (found, replayed) = node.reopen(|folder| {
+        let whole = folder.with_extension("whole");
+        fs::rename(folder, &whole).unwrap();
+        fs::create_dir(folder).unwrap();
+        for name in ["name", "note"] {
+            fs::copy(whole.join(name), folder.join(name)).unwrap();
+        }
+        fs::create_dir(files::temporary(folder)).unwrap();
+    });
+    assert_eq!((found.damage, found.head), (None, node.head));
+    assert_eq!(replayed, node.records);
+    let left = fs::read_dir(node.folder.path().join("logs")).unwrap().count();
+    assert_eq!(left, 1, "nothing is left beside it");
+}
+
 #[test]
 fn every_class_is_there_after_a_restart() {
     for durability in [Durability::Memory, Durability::Page, Durability::Disk] {

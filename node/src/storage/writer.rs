@@ -25,8 +25,9 @@ use super::births::Births;
 use super::error::{Saying, StorageError};
 use super::files;
 use super::log_file::{LogFile, NotStaged};
-use super::log_view::Logs;
+use super::log_view::{LogView, Logs};
 use super::queue::Queue;
+use super::recovery;
 use super::teller::Teller;
 
 /// A group closes at this size, so that the first in it does not wait for all of a burst.
@@ -51,6 +52,11 @@ pub(super) enum Command {
         records: Vec<Record>,
         durability: Durability,
         early: bool,
+    },
+    /// The log is damaged: one of these records takes its place.
+    WriteAnew {
+        log: LogId,
+        records: Vec<Record>,
     },
     Truncate {
         log: LogId,
@@ -144,6 +150,10 @@ impl Writer {
             Command::Create { log, name } => {
                 let view = self.logs.get_or_new(log);
                 self.files.entry(log).or_insert_with(|| LogFile::new(log, name, view));
+            }
+            Command::WriteAnew { log, records } => {
+                self.settle();
+                self.write_anew(log, &records);
             }
             Command::Truncate { log, before } => {
                 self.settle();
@@ -258,6 +268,24 @@ impl Writer {
             let idle = self.files.iter_mut().filter(|(log, _)| !touched.contains(log));
             idle.for_each(|(_, file)| file.close_files());
         }
+    }
+
+    fn write_anew(&mut self, log: LogId, records: &[Record]) {
+        let folder = self.logs.log_folder(log);
+        let told = match recovery::replace(log, &folder, records) {
+            Ok((extent, standing)) => {
+                let view = Arc::new(LogView::new(folder, extent));
+                let seq = standing.head.seq;
+                self.logs.insert(log, view.clone());
+                self.files.insert(log, LogFile::recovered(log, view, standing));
+                Input::Persisted { log, seq }
+            }
+            Err(error) => {
+                let (full, why) = (error.is_full(), error.to_string());
+                Input::PersistFailed { log, seq: Seq(1), full, why }
+            }
+        };
+        self.tell(told);
     }
 
     /// The log goes. Renamed first: what a crash leaves half removed is no log any more.

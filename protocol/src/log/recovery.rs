@@ -55,6 +55,8 @@ pub struct Recovered {
     pub segments: Vec<Found>,
     /// The note on the disk, before the mends.
     pub note: Note,
+    /// Where the log was synced last, as far as its note can be read.
+    pub noted: Option<Position>,
     /// A sentence when the log is damaged: it is neither written nor served.
     pub damage: Option<String>,
     pub mends: Vec<Mend>,
@@ -116,9 +118,9 @@ impl LogRecovery {
         let LogRecovery { log, noted, scan, segments, torn, empty } = self;
         let Scanned { head, first, end: _, damage } = scan.finish();
         let damage = damage.filter(|_| !planted(Mutation::CutDamage));
-        let note = match noted {
-            Noted::Known(note) => note,
-            Noted::Unreadable => Note::new(log),
+        let (note, noted) = match noted {
+            Noted::Known(note) => (note, Some(note.position)),
+            Noted::Unreadable => (Note::new(log), None),
         };
         let mut mends = Vec::new();
         let mut torn_bytes = 0;
@@ -144,7 +146,7 @@ impl LogRecovery {
                 mends.push(Mend::Note(note.next(last.first, last.end, head)));
             }
         }
-        Recovered { head, first, segments, note, damage, mends, torn_bytes }
+        Recovered { head, first, segments, note, noted, damage, mends, torn_bytes }
     }
 }
 

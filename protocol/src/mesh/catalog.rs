@@ -16,7 +16,7 @@ pub use super::chain::{CATALOG_EPOCH, CatalogFault};
 use super::chain::{Chain, weight};
 use super::facts::Facts;
 use super::roll::Rotation;
-use crate::id::{Digest, LogId, Name, NodeId, Seq};
+use crate::id::{Digest, LogId, Name, NodeId, Position, Seq};
 use crate::limits::{CATALOG_ADOPT_WAIT, CATALOG_SEND_BYTES_MAX, NODES_MAX};
 use crate::log::record::Record;
 use crate::pipeline::manifest::Manifest;
@@ -174,30 +174,49 @@ impl Catalog {
     }
 
     /// Before the start: the next records of a node's log, in order, from the disk. A fault bars the log
-    /// from there on: it is neither written nor given to others.
+    /// from there on: it is neither written nor given to others until it is mended.
     pub fn restore(&mut self, node: NodeId, records: Vec<Record>) -> Result<(), CatalogFault> {
         let count = records.len();
         let chain = self.chains.entry(node).or_insert_with(|| Chain::new(node));
-        let outcome = chain.take(records).and_then(|taken| {
+        let outcome = chain.load(records).and_then(|taken| {
             let why = || String::from("its records do not follow one another");
             if taken.len() == count { Ok(()) } else { Err(CatalogFault::Barred { node, why: why() }) }
         });
         let end = chain.end().seq;
         if let Err(fault) = &outcome {
-            chain.bar(alloc::string::ToString::to_string(fault));
+            chain.bar(alloc::string::ToString::to_string(fault), None);
         }
         self.on_persisted(node, end);
         outcome
     }
 
-    /// The node's log is damaged on the disk: it is neither written nor given to others.
-    pub fn bar(&mut self, node: NodeId, why: String) {
-        self.chains.entry(node).or_insert_with(|| Chain::new(node)).bar(why);
+    /// The node's log is damaged on the disk, which had held it up to `noted`, if that can be told: it is neither
+    /// written nor given to others until it is mended.
+    pub fn bar(&mut self, node: NodeId, why: String, noted: Option<Position>) {
+        self.chains.entry(node).or_insert_with(|| Chain::new(node)).bar(why, noted);
     }
 
-    /// A node whose log is damaged on this disk, if there is one: the facts may lack what it says.
-    pub fn damaged(&self) -> Option<&NodeId> {
-        self.chains.iter().find(|(_, chain)| chain.barred().is_some()).map(|(node, _)| node)
+    /// Damaged logs of which others gave all that the disk had held: with their records, each to be written
+    /// anew. `on_persisted` ends that, or `on_unmended`.
+    pub fn to_mend(&mut self) -> Vec<(NodeId, Vec<Record>)> {
+        self.chains.iter_mut().filter_map(|(node, chain)| Some((*node, chain.to_mend()?))).collect()
+    }
+
+    /// Whether the node's log is being written anew.
+    pub fn is_mending(&self, node: &NodeId) -> bool {
+        self.chains.get(node).is_some_and(Chain::is_mending)
+    }
+
+    /// The disk did not take a log that was to be written anew: `to_mend` gives it again.
+    pub fn on_unmended(&mut self, node: NodeId) {
+        if let Some(chain) = self.chains.get_mut(&node) {
+            chain.not_mended();
+        }
+    }
+
+    /// A node whose log is damaged on this disk, if there is one, and how: the facts lack what it says.
+    pub fn damaged(&self) -> Option<(&NodeId, &str)> {
+        self.chains.iter().find_map(|(node, chain)| Some((node, chain.barred()?)))
     }
 
     /// The node begins: from here the wait of `ready_to_write` counts.
@@ -246,6 +265,9 @@ impl Catalog {
     pub fn on_heads(&mut self, from: NodeId, their: &BTreeMap<NodeId, Head>) -> Vec<(NodeId, Vec<Record>)> {
         if self.claims.len() < NODES_MAX || self.claims.contains_key(&from) {
             self.claims.insert(from, their.get(&self.me).map_or(Seq(0), |head| head.seq));
+        }
+        if let (Some(chain), Some(head)) = (self.chains.get_mut(&from), their.get(&from)) {
+            chain.ends(*head);
         }
         self.behind(their)
     }

@@ -66,7 +66,18 @@ pub(super) struct Chain {
     /// The entries of the records behind `persisted`.
     pending: VecDeque<CatalogEntry>,
     equivocated: bool,
-    barred: Option<String>,
+    barred: Option<Barred>,
+}
+
+/// The log is damaged on this node's disk: it is neither written nor given to others until somebody has given
+/// what the disk had held of it.
+#[derive(Debug, Clone)]
+struct Barred {
+    why: String,
+    /// Where it ended on the disk, or, where its note cannot be read, where its own node says that it ends.
+    end: Option<Head>,
+    /// It is being written anew.
+    mending: bool,
 }
 
 impl Chain {
@@ -97,23 +108,61 @@ impl Chain {
         Head { seq: Seq(told), hash: self.hash_at(told).unwrap_or_default() }
     }
 
-    /// How many records others may know of.
+    /// How many records others may know of. Of a barred log what others gave of what the disk had held counts,
+    /// too: it was told before, and the rest is given from there on.
     fn told(&self) -> usize {
-        if planted(Mutation::TellCatalogEarly) { self.records.len() } else { self.persisted }
+        let early = self.barred.is_some() || planted(Mutation::TellCatalogEarly);
+        if early { self.records.len() } else { self.persisted }
     }
 
     pub(super) fn barred(&self) -> Option<&str> {
-        self.barred.as_deref()
+        self.barred.as_ref().map(|barred| barred.why.as_str())
     }
 
-    pub(super) fn bar(&mut self, why: String) {
-        self.barred = Some(why);
+    /// `noted`: where the log was synced last, if the disk can tell.
+    pub(super) fn bar(&mut self, why: String, noted: Option<Position>) {
+        let end = noted.map(|at| Head { seq: at.seq, hash: at.hash });
+        let end = self.barred.take().and_then(|barred| barred.end).or(end);
+        self.barred = Some(Barred { why, end, mending: false });
+    }
+
+    /// The log's own node says where it ends: of a barred one whose end nobody knows.
+    pub(super) fn ends(&mut self, head: Head) {
+        let held = self.records.len() as u64;
+        if let Some(barred) = self.barred.as_mut().filter(|barred| barred.end.is_none()) {
+            barred.end = Some(head).filter(|head| head.seq.0 >= held.max(1));
+        }
+    }
+
+    /// All records of a barred log, once all that the disk had held are here: to be written anew.
+    pub(super) fn to_mend(&mut self) -> Option<Vec<Record>> {
+        let barred = self.barred.as_ref().filter(|barred| !barred.mending)?;
+        let end = barred.end?;
+        if self.hash_at(end.seq.0) != Some(end.hash) {
+            return None;
+        }
+        if let Some(barred) = &mut self.barred {
+            barred.mending = true;
+        }
+        Some(self.records.clone())
+    }
+
+    /// Whether it is being written anew.
+    pub(super) fn is_mending(&self) -> bool {
+        self.barred.as_ref().is_some_and(|barred| barred.mending)
+    }
+
+    /// The disk did not take it; `to_mend` gives it again.
+    pub(super) fn not_mended(&mut self) {
+        if let Some(barred) = &mut self.barred {
+            barred.mending = false;
+        }
     }
 
     /// The next record of one's own log.
     pub(super) fn append(&mut self, key: &SigningKey, entry: CatalogEntry) -> Result<Record, CatalogFault> {
-        if let Some(why) = &self.barred {
-            return Err(CatalogFault::Barred { node: self.node, why: why.clone() });
+        if let Some(why) = self.barred() {
+            return Err(CatalogFault::Barred { node: self.node, why: why.to_string() });
         }
         let end = self.end();
         let signature = key.sign(&signed_bytes(self.node, end.seq.next(), end.hash, &entry));
@@ -129,11 +178,28 @@ impl Chain {
     }
 
     /// Takes what follows and is new; checks everything first, so a fault leaves the chain as it was.
-    /// What is known already is passed over, a gap in front of the first takes nothing.
+    /// What is known already is passed over, a gap in front of the first takes nothing. Of a barred log it
+    /// takes what the disk had held, and gives nothing: that is to be written all at once (`to_mend`).
     pub(super) fn take(&mut self, records: Vec<Record>) -> Result<Vec<Record>, CatalogFault> {
-        if self.barred.is_some() {
-            return Ok(Vec::new());
+        match &self.barred {
+            None => self.load(records),
+            Some(Barred { end: Some(end), mending: false, .. }) => {
+                let end = *end;
+                let held = |record: &Record| record.seq <= end.seq;
+                let other = |record: &&Record| record.seq == end.seq && record.hash() != end.hash;
+                if let Some(record) = records.iter().find(other) {
+                    let hash = record.hash();
+                    return self.on_fork(record, end.hash, hash);
+                }
+                self.load(records.into_iter().filter(held).collect())?;
+                Ok(Vec::new())
+            }
+            Some(_) => Ok(Vec::new()),
         }
+    }
+
+    /// Takes records from the disk, or from others, whether or not the log is barred.
+    pub(super) fn load(&mut self, records: Vec<Record>) -> Result<Vec<Record>, CatalogFault> {
         let mut end = self.end();
         let mut fresh = Vec::new();
         let mut bytes = self.bytes;
@@ -178,6 +244,9 @@ impl Chain {
             let Some(entry) = self.pending.pop_front() else { break };
             self.persisted += 1;
             entries.push((Seq(self.persisted as u64), entry));
+        }
+        if self.is_mending() && self.persisted == self.records.len() {
+            self.barred = None;
         }
         entries
     }

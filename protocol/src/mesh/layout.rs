@@ -66,7 +66,7 @@ pub struct Line {
     pub logs: Vec<Arc<Assigned>>,
     /// The log that should be written now; none: the unit is gone, or its revision lost.
     pub wanted: Option<LogId>,
-    /// An actor that should be at work reads it, or has to read what is left of it.
+    /// An actor that should be at work reads it, or has to read what is left of it; or a tap may.
     pub read: bool,
     /// Its node was given up: nothing more comes of it.
     pub gone: bool,
@@ -202,7 +202,8 @@ impl Layout {
             routes: Vec::new(),
         };
         layout.routes = layout.lines.iter().map(|line| layout.lines_read_by(line)).collect();
-        for index in layout.routes.iter().flatten() {
+        let tapped: BTreeSet<usize> = layout.lines_with_a_stream().collect();
+        for index in layout.routes.iter().flatten().chain(&tapped) {
             if let Some(line) = layout.lines.get_mut(*index) {
                 line.read = true;
             }
@@ -247,6 +248,22 @@ impl Layout {
         let carries =
             move |line: &&Line| carry.iter().any(|(era, unit)| **unit == line.unit && meets(era, line));
         self.lines.iter().filter(|line| !line.gone).filter(carries)
+    }
+
+    /// The lines that a tap of some stream would read.
+    fn lines_with_a_stream(&self) -> impl Iterator<Item = usize> {
+        let won: BTreeSet<Digest> = self.current.earlier.iter().map(|known| known.digest).collect();
+        let counts =
+            move |era: &&Era| era.known.digest == self.current.digest || won.contains(&era.known.digest);
+        let eras: Vec<&Era> = self.eras.iter().filter(counts).collect();
+        let gives = move |line: &Line| {
+            eras.iter().any(|era| {
+                let unit = era.plan.unit(&line.unit).filter(|_| meets(era, line));
+                unit.is_some_and(|unit| !unit.chain.outputs.is_empty())
+            })
+        };
+        let lines = self.lines.iter().enumerate();
+        lines.filter(move |(_, line)| !line.gone && gives(line)).map(|(index, _)| index)
     }
 
     /// Every log whose actor must pass this one before it may go.

@@ -107,13 +107,6 @@ impl Peer {
 
     /// Why this node makes no fact now, if so: it may not know what stands, and would contradict it.
     pub(super) fn speaks_of_no_facts(&self) -> Option<(FaultKind, String)> {
-        if let Some(node) = self.catalog.damaged() {
-            let why = format!(
-                "the catalog log of node {node} is damaged on this node's disk, so it does not know all that stands; ask \
-                 another node, and restore the data folder"
-            );
-            return Some((FaultKind::Unavailable, why));
-        }
         if self.may_write_catalog() {
             return None;
         }

@@ -111,8 +111,16 @@ impl Peer {
             }
         }
         self.troubles.remove(&format!("log {}", LogName::Catalog(node).id()));
+        let mending = self.catalog.is_mending(&node);
         if self.catalog.on_persisted(node, seq) {
             self.expel(effects);
+        }
+        if mending && !self.catalog.is_mending(&node) {
+            let detail = format!(
+                "the catalog log of node {node} was damaged on this disk; it was written anew, up to record {}, from what members hold of it",
+                seq.0
+            );
+            self.report(Level::Warn, "catalog_mended", detail, effects);
         }
         if node == self.me {
             self.tell_heads(effects);
@@ -129,6 +137,7 @@ impl Peer {
     /// The records wait in `catalog_unwritten`; the next beat tries again.
     pub(super) fn on_catalog_unwritten(&mut self, node: NodeId, why: &str, effects: &mut Effects) {
         self.catalog_failed.insert(node);
+        self.catalog.on_unmended(node);
         if node == self.me {
             self.revisions_unwritten(why, effects);
             self.untold(why, effects);
@@ -143,6 +152,13 @@ impl Peer {
                 let log = LogName::Catalog(node).id();
                 effects.push(Effect::Persist { log, records, durability: Durability::Disk });
             }
+        }
+    }
+
+    /// Damaged logs of which members gave all that this disk had held are written anew.
+    pub(super) fn mend_catalog(&mut self, effects: &mut Effects) {
+        for (node, records) in self.catalog.to_mend() {
+            effects.push(Effect::WriteAnew { log: LogName::Catalog(node).id(), records });
         }
     }
 
@@ -184,8 +200,16 @@ impl Peer {
         records: Vec<Record>,
         effects: &mut Effects,
     ) {
+        let before = self.catalog.heads().get(&node).copied();
         match self.catalog.on_records(node, records) {
-            Ok(fresh) if fresh.is_empty() => {}
+            Ok(fresh) if fresh.is_empty() => {
+                let heads = self.catalog.heads();
+                // Of a damaged log nothing is persisted before all of it is here: the sender is told at once where it stands.
+                if heads.get(&node).copied() != before {
+                    self.send(from, Message::CatalogHeads(heads), effects);
+                    self.mend_catalog(effects);
+                }
+            }
             Ok(fresh) => {
                 self.persist_catalog(node, fresh, effects);
                 // More may follow than one message holds: tell the sender where we stand then.
@@ -261,9 +285,6 @@ impl Peer {
             .collect();
         for (id, name) in names {
             match self.wiring.assignment().fate(&name, self.catalog.facts()) {
-                // What a damaged catalog log does not tell any more may say otherwise.
-                Fate::Removed
-                    if self.catalog.damaged().is_some() && !planted(Mutation::DeleteThoughDamaged) => {}
                 Fate::Removed => {
                     self.stop_log(id, effects);
                     self.recovering.remove(&id);

@@ -94,8 +94,9 @@ impl Peer {
         let mut before = None;
         for _ in 0..=line.logs.len() {
             if !self.logs.contains_key(&at.id) {
-                let known = self.recovering.contains_key(&at.id) && line.read;
-                if line.wanted.is_none() && before.is_none() && !known {
+                // Of a revision that lost before this node began its log there is nothing to read, and that has to
+                // be said: whoever has to read what there is would wait for it.
+                if line.wanted.is_none() && before.is_none() && !line.read {
                     return None;
                 }
                 self.bear(&at, before, effects);

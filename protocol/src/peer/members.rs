@@ -7,12 +7,11 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::Peer;
-use super::logs::trouble_key;
 use crate::actor::source::Asker;
 use crate::effect::{Effect, Effects, Level};
 use crate::id::{Name, NodeId, Seq};
 use crate::limits::NODES_MAX;
-use crate::mesh::catalog::{CatalogEntry, LogName, Removal, Share};
+use crate::mesh::catalog::{CatalogEntry, Removal, Share};
 use crate::mesh::placement::fit_for;
 use crate::mesh::roll::Rotation;
 use crate::mutation::{Mutation, planted};
@@ -121,13 +120,6 @@ impl Peer {
             return self.answer(asker, response, effects);
         }
         if !facts.nodes().contains_key(&node) && !self.membership.members().contains_key(&node) {
-            let copy = LogName::Catalog(node).id();
-            if let Some(damage) = self.troubles.get(&trouble_key(copy)) {
-                let why = format!(
-                    "what this node keeps of {node} cannot be read ({damage}), so it does not know what it would give up: ask another member"
-                );
-                return self.fail(asker, FaultKind::Storage, why, effects);
-            }
             let why = format!("there is no node {node} in this mesh; see `dunlin nodes`");
             return self.fail(asker, FaultKind::Unknown, why, effects);
         }

@@ -73,6 +73,7 @@ use crate::wire::message::{AskId, EdgeId, Message};
 
 pub use fanout::GossipBounds;
 pub use hubs::TapBounds;
+pub use start::JUST_STARTED;
 
 /// Who this node is. The same configuration and the same inputs give the same effects.
 #[derive(Debug, Clone)]

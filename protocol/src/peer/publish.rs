@@ -1,7 +1,6 @@
 //! Events entering: publish requests become appends to this node's source logs.
 
 use alloc::format;
-use alloc::string::ToString;
 use alloc::vec::Vec;
 
 use super::{Peer, shared};
@@ -105,11 +104,15 @@ impl Peer {
         if own && self.phase.is_open() {
             return self.publish(asker, publish, effects);
         }
-        let why = match self.phase.is_open() {
+        let (kind, why) = match self.phase.is_open() {
             false => self.not_open_yet(),
-            true => format!("node {} does not know this log of its own yet; try again in a moment", self.me),
+            true => {
+                let why =
+                    format!("node {} does not know this log of its own yet; try again in a moment", self.me);
+                (FaultKind::Busy { retry_after_ms: 200 }, why)
+            }
         };
-        self.fail(asker, FaultKind::Busy { retry_after_ms: 200 }, why, effects);
+        self.fail(asker, kind, why, effects);
     }
 
     /// This node's source log for a stream, if it is born.
@@ -315,11 +318,6 @@ impl Peer {
             source: source.clone(),
             connector: source.connector.clone(),
         }))
-    }
-
-    /// A sentence for requests that come before the node serves.
-    pub(super) fn not_open_yet(&self) -> alloc::string::String {
-        "this node has just started and compares catalogs with its peers; try again in a moment".to_string()
     }
 }
 

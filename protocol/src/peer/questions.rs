@@ -69,8 +69,8 @@ impl Peer {
     pub(super) fn on_request(&mut self, id: RequestId, request: Request, effects: &mut Effects) {
         let asker = Asker::Client(id);
         if !self.phase.is_open() && !matches!(request, Request::Status) {
-            let why = self.not_open_yet();
-            return self.fail(asker, FaultKind::Busy { retry_after_ms: 200 }, why, effects);
+            let (kind, why) = self.not_open_yet();
+            return self.fail(asker, kind, why, effects);
         }
         if self.gathers.len() + self.asks.len() >= REQUESTS_MAX {
             let why = "this node answers as many questions as it can; try again in a moment";

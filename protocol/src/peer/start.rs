@@ -18,11 +18,16 @@ use crate::limits::{CATALOG_REPEAT, EDGE_REPEAT};
 use crate::log::record::Record;
 use crate::log::writer::{Kept, Log, Recovered};
 use crate::mesh::catalog::{CatalogEntry, LogName};
+use crate::mutation::{Mutation, planted};
 use crate::pipeline::manifest::{Durability, Retention};
 use crate::pipeline::plan::Role;
-use crate::rpc::Liveness;
+use crate::rpc::{Fault, FaultKind, Liveness};
 use crate::time::{Span, Time};
 use crate::wire::message::Message;
+
+/// What a node says to whoever asks before it has compared catalogs with its peers.
+pub const JUST_STARTED: &str =
+    "this node has just started and compares catalogs with its peers; try again in a moment";
 
 /// How long a node that knows others waits for their catalogs before it serves.
 const SETTLE_WAIT: Span = Span(2_000);
@@ -72,7 +77,7 @@ impl Peer {
                 self.catalog_logs.insert(id, *node);
                 if let Some(damage) = found.damage {
                     self.troubles.insert(trouble_key(id), damage.clone());
-                    self.catalog.bar(*node, damage);
+                    self.catalog.bar(*node, damage, found.noted);
                 }
             }
             LogName::Actor { unit, .. } => {
@@ -157,7 +162,12 @@ impl Peer {
             && until <= self.now
         {
             self.open();
+            // Once, when it would have opened.
+            if !self.phase.is_open() && self.now.since(until) < EDGE_REPEAT {
+                self.report(Level::Error, "catalog_damaged", self.not_open_yet().1, effects);
+            }
         }
+        self.mend_catalog(effects);
         self.tell_own_facts(effects);
         self.vouch(effects);
         self.repeat_membership(effects);
@@ -209,9 +219,31 @@ impl Peer {
             })
     }
 
+    /// What a damaged catalog log says may forbid anything: until a member has given it, nothing is served.
     fn open(&mut self) {
-        self.phase = Phase::Running;
-        self.settling.clear();
+        if self.catalog.damaged().is_none() || planted(Mutation::OpenThoughDamaged) {
+            self.phase = Phase::Running;
+            self.settling.clear();
+        }
+    }
+
+    /// Why this node serves nothing yet, if it does not.
+    pub fn closed(&self) -> Option<Fault> {
+        let (kind, detail) = (!self.phase.is_open()).then(|| self.not_open_yet())?;
+        Some(Fault { kind, detail })
+    }
+
+    /// Why this node serves nothing yet.
+    pub(super) fn not_open_yet(&self) -> (FaultKind, String) {
+        let waited = matches!(self.phase, Phase::Settling { until } if until <= self.now);
+        if let Some((node, _)) = self.catalog.damaged().filter(|_| waited) {
+            let log = LogName::Catalog(*node).id();
+            let why = format!(
+                "the catalog log of node {node} is damaged on this node's disk, and no member that is connected has all of it: this node does not know all that was decided, so it serves nothing; start a member that knows it, or stop this node and put the files of that one log (logs/{log}) back from a copy"
+            );
+            return (FaultKind::Unavailable, why);
+        }
+        (FaultKind::Busy { retry_after_ms: 200 }, String::from(JUST_STARTED))
     }
 
     /// What this node is stands in its own catalog log, once, and again when it changed.

@@ -138,7 +138,7 @@ impl Lone {
             let head = records.last().map_or(Position::START, Record::position);
             let bytes = records.iter().map(|record| record.body.len() as u64).sum();
             let covered = snapshot.as_ref().map_or(Seq(0), |(at, _)| at.seq);
-            let found = RecoveredLog { name, head, first, snapshot, bytes, damage: None };
+            let found = RecoveredLog { name, head, first, snapshot, bytes, damage: None, noted: None };
             node.take(Input::Recovered(found));
             let records = records.into_iter().filter(|record| record.seq > covered).collect();
             node.take(Input::Replay { log, records });
@@ -217,6 +217,7 @@ impl Lone {
             | Effect::StartConnector { .. }
             | Effect::StopConnector { .. } => None,
             Effect::RemoveLog { .. }
+            | Effect::WriteAnew { .. }
             | Effect::LookUp { .. }
             | Effect::JoinTopic { .. }
             | Effect::LeaveTopic { .. }

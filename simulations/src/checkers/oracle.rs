@@ -40,6 +40,9 @@ pub fn check(world: &World) -> Result<u64, String> {
             let mut follows = None;
             let path = super::streams::path(world, line)?;
             for actor in &path {
+                if line.gone && reads_untold(world, node, layout, actor) {
+                    break;
+                }
                 carried = check_actor(world, node, layout, actor, follows, carried)
                     .map_err(|why| format!("actor {} ({:?} on n{node}): {why}", actor.id, actor.unit.id))?;
                 follows = Some(actor.id);
@@ -54,6 +57,18 @@ pub fn check(world: &World) -> Result<u64, String> {
         }
     }
     Ok(compared)
+}
+
+/// Whether it read a log of its own node that this node, given up since, never told the others of: they cannot
+/// work out what it was.
+fn reads_untold(world: &World, node: usize, layout: &Layout, actor: &Assigned) -> bool {
+    let mut commits = world.history.kept((node, actor.id)).iter().filter_map(|kept| match &*kept.body {
+        Body::Commit(commit) => Some(commit),
+        _ => None,
+    });
+    let told = |log: &LogId| layout.lines.iter().any(|line| line.log(log).is_some());
+    let untold = |log: LogId| !told(&log) && world.history.past((node, log)).is_some();
+    commits.any(|commit| commit.frontier.iter().any(|advance| untold(advance.log)))
 }
 
 /// Every log that the actor may read, with its node and by which inputs.

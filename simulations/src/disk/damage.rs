@@ -1,6 +1,6 @@
 //! Damage to what was synced: it must be seen and said, and nothing from it on may be served.
 
-use dunlin_protocol::id::{LogId, Seq};
+use dunlin_protocol::id::{LogId, Position, Seq};
 use dunlin_protocol::log::note::{Note, Noted};
 
 use super::Disk;
@@ -37,6 +37,13 @@ pub struct Wound {
     /// Recovery has to say that the log is damaged.
     pub must_be_told: bool,
     before: Folder,
+}
+
+impl Wound {
+    /// Where the log ended before.
+    pub fn held(&self) -> Position {
+        self.before.head()
+    }
 }
 
 impl Disk {

@@ -81,6 +81,7 @@ impl Folder {
             snapshot: None,
             bytes,
             damage: found.damage,
+            noted: found.noted,
         };
         (told, records)
     }

@@ -15,6 +15,9 @@ use crate::checkers::converged;
 use crate::checkers::tail::{Numbered, lost, number_of};
 use crate::scenario::Beside;
 
+/// A suspicion of a moment is over after so many half seconds.
+const SUSPICIONS: u32 = 8;
+
 /// How the removal stands.
 #[derive(Debug)]
 pub struct Removal {
@@ -96,9 +99,12 @@ impl Run {
         match response {
             Response::NodeRemoved(_) => asker.done = true,
             Response::Failed(fault) => match fault.kind {
-                // It just started, or the dead one is not known to be gone yet.
-                FaultKind::Busy { .. } | FaultKind::Conflict | FaultKind::Storage => {}
-                FaultKind::Invalid | FaultKind::Unknown | FaultKind::NotYet | FaultKind::Unavailable => {
+                // It just started, or a catalog log is damaged there, or the dead one is not known to be gone yet.
+                FaultKind::Busy { .. }
+                | FaultKind::Conflict
+                | FaultKind::Storage
+                | FaultKind::Unavailable => {}
+                FaultKind::Invalid | FaultKind::Unknown | FaultKind::NotYet => {
                     self.world.errors.push(format!("the removal was refused: {}", fault.detail));
                 }
             },
@@ -131,6 +137,13 @@ impl Run {
             if node.peer.as_ref().is_some_and(|peer| peer.hears(id)) {
                 return Err(Broken::Promise(format!("n{victim} was removed, and n{index} listens to it")));
             }
+        }
+        // On slow links one member may suspect another in just this instant.
+        for _ in 0..SUSPICIONS {
+            if converged::check(&self.world, Some(victim)).is_ok() {
+                return Ok(());
+            }
+            self.pass(Span(500));
         }
         converged::check(&self.world, Some(victim)).map_err(Broken::NoProgress)
     }

@@ -1,6 +1,7 @@
 //! Damaged disks. A node is down when its bytes change; it has to say so when it comes back, to leave
 //! the files as they are, and to serve nothing of the log. Later the files are restored from a copy,
-//! as the node's sentence asks, and everything goes on.
+//! as the node's sentence asks, and everything goes on. What a node holds of a catalog log the others hold,
+//! too: where they have all of it, nobody restores anything, and the node has to mend it by itself.
 
 use dunlin_protocol::id::LogId;
 use dunlin_protocol::time::{Span, Time};
@@ -62,7 +63,30 @@ impl Run {
         }
         self.pass(Span(1_000));
         for wounded in std::mem::take(&mut self.wounded) {
-            self.restore(wounded)?;
+            if !self.is_held_elsewhere(&wounded) {
+                self.restore(wounded)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Another node that will be up holds the whole of the log.
+    fn is_held_elsewhere(&self, wounded: &Wounded) -> bool {
+        let (log, held) = (wounded.wound.log, wounded.wound.held());
+        let victim = self.victim();
+        (0..self.scenario.nodes).filter(|node| Some(*node) != victim && *node != wounded.node).any(|node| {
+            let folder = self.world.nodes[node].disk.folder(log);
+            folder.is_some_and(|folder| folder.damage().is_none() && folder.head().seq >= held.seq)
+        })
+    }
+
+    /// Nothing on the disks of nodes that are up is damaged any more.
+    pub(super) fn is_whole(&self) -> Result<(), String> {
+        for node in (0..self.scenario.nodes).filter(|node| self.world.is_up(*node)) {
+            let mut folders = self.world.nodes[node].disk.folders();
+            if let Some((log, _)) = folders.find(|(_, folder)| folder.damage().is_some()) {
+                return Err(format!("n{node}'s log {log} is still damaged, and others hold it"));
+            }
         }
         Ok(())
     }
@@ -79,8 +103,14 @@ impl Run {
             // Its pipeline was removed meanwhile.
             return Ok(());
         };
+        let named = log.to_string();
+        let told = self
+            .world
+            .reports
+            .iter()
+            .any(|(of, what, detail)| *of == node && TOLD.contains(what) && detail.contains(&named));
         if folder.damage().is_none() {
-            return match wound.must_be_told {
+            return match wound.must_be_told && !told {
                 true => Err(Broken::Promise(format!(
                     "n{node} did not notice the damage to log {log}: {:?}",
                     wound.damage
@@ -88,12 +118,6 @@ impl Run {
                 false => Ok(()),
             };
         }
-        let named = log.to_string();
-        let told = self
-            .world
-            .reports
-            .iter()
-            .any(|(of, what, detail)| *of == node && TOLD.contains(what) && detail.contains(&named));
         if !told {
             return Err(Broken::Promise(format!("n{node} says nothing of the damage to log {log}")));
         }

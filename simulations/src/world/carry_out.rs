@@ -29,6 +29,7 @@ impl World {
                 self.nodes[node].disk.create(log, name);
             }
             Effect::Persist { log, records, durability } => self.persist(node, log, records, durability),
+            Effect::WriteAnew { log, records } => self.write_anew(node, log, &records),
             Effect::Read { log, read, from, bytes_max } => {
                 let outcome = self.nodes[node].disk.read(log, from, bytes_max);
                 self.input_after(node, soon, Input::Read { log, read, outcome });
@@ -188,6 +189,22 @@ impl World {
         }
         let soon = Span(self.chance.between(0, 1));
         self.wake_writer(node, soon);
+    }
+
+    /// A damaged log's files are replaced, or not.
+    fn write_anew(&mut self, node: usize, log: LogId, records: &[Record]) {
+        let Some(seq) = records.last().map(|record| record.seq) else { return };
+        let here = &mut self.nodes[node].disk;
+        let took = self.climate.sync(&mut self.chance);
+        if here.full || self.chance.one_in(self.climate.failing_syncs) {
+            let (full, why) = (here.full, "it cannot be written anew".into());
+            return self.input_after(node, took, Input::PersistFailed { log, seq: Seq(1), full, why });
+        }
+        here.write_anew(log, records);
+        self.trace.line(self.now, format!("n{node} writes log {log} anew, up to record {}", seq.0));
+        let outcome = self.history.write_anew((node, log), records);
+        self.watch.note(outcome.map_err(|why| format!("n{node} wrote log {log} anew: {why}")));
+        self.input_after(node, took, Input::Persisted { log, seq });
     }
 
     fn wake_writer(&mut self, node: usize, after: Span) {

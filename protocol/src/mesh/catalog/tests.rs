@@ -156,7 +156,7 @@ fn an_exchange_is_bounded_and_the_rest_follows() {
 fn a_damaged_log_is_neither_written_nor_given() {
     let (mut a, b) = (catalog(1), catalog(2));
     say(&mut a, facts("north"));
-    a.bar(node(1), "a flipped bit".into());
+    a.bar(node(1), "a flipped bit".into(), None);
     assert!(!a.ready_to_write(false, Time::MAX));
     assert!(matches!(a.append(facts("south")), Err(CatalogFault::Barred { .. })));
     assert!(a.behind(&b.heads()).is_empty());
@@ -278,4 +278,97 @@ fn rotations_and_those_who_are_vouched_for_add_up_whatever_the_order() {
         assert_eq!(all.check_member(node(n)), Ok(()), "{n}");
     }
     assert!(all.check_member(node(6)).is_err());
+}
+
+/// A catalog that begins with the first `good` records of the author's log on its disk, which had held `held`.
+fn wounded(me: u8, author: &Catalog, good: usize, held: Option<u64>) -> Catalog {
+    let mut all: Vec<Record> = Vec::new();
+    while all.len() < author.heads()[&author.me].seq.0 as usize {
+        let head = all.last().map(|last| Head { seq: last.seq, hash: last.hash() }).unwrap_or_default();
+        all.extend(author.behind(&BTreeMap::from([(author.me, head)])).pop().unwrap().1);
+    }
+    let mut catalog = catalog(me);
+    let noted = held.map(|seq| all[seq as usize - 1].position());
+    catalog.bar(author.me, "a bit is wrong".into(), noted);
+    catalog.restore(author.me, all[..good].to_vec()).unwrap();
+    catalog
+}
+
+#[test]
+fn a_damaged_copy_is_mended_once_members_gave_all_that_it_had_held() {
+    let mut a = catalog(1);
+    let wide = "x".repeat(100 << 10);
+    for n in 0..7 {
+        say(&mut a, facts(&alloc::format!("{n}{wide}")));
+    }
+    for me in [1, 2] {
+        let mut b = wounded(me, &a, 1, Some(6));
+        assert!(b.facts().nodes()[&node(1)].labels["zone"].starts_with('0'), "what is good counts");
+        assert!(!b.ready_to_write(true, Time(60_000)) || me == 2);
+        assert!(b.behind(&BTreeMap::new()).is_empty(), "nothing is given on");
+        let mut rounds = 0;
+        while b.heads()[&node(1)].seq < Seq(6) {
+            assert!(b.to_mend().is_empty() && b.damaged().is_some());
+            assert_eq!(heal(&mut a, &mut b), 0, "nothing is persisted piece by piece");
+            rounds += 1;
+        }
+        assert!(rounds > 1);
+        let (of, records) = b.to_mend().pop().unwrap();
+        assert_eq!((of, records.len()), (node(1), 6));
+        assert!(b.to_mend().is_empty(), "once");
+        b.on_unmended(node(1));
+        assert_eq!(b.to_mend().len(), 1, "the disk did not take it");
+        assert!(b.facts().nodes()[&node(1)].labels["zone"].starts_with('0'), "not before it stands");
+        b.on_persisted(node(1), Seq(6));
+        assert!(b.damaged().is_none() && !b.is_mending(&node(1)));
+        assert!(b.facts().nodes()[&node(1)].labels["zone"].starts_with('5'));
+        // What was said since comes as ever.
+        assert_eq!(heal(&mut a, &mut b), 1);
+        assert_eq!(b.heads()[&node(1)], a.heads()[&node(1)]);
+    }
+}
+
+#[test]
+fn a_copy_is_not_mended_by_less_or_by_something_else() {
+    let (mut a, mut short, mut other) = (catalog(1), catalog(1), catalog(1));
+    for label in ["north", "south", "east"] {
+        say(&mut a, facts(label));
+    }
+    for label in ["north", "south"] {
+        say(&mut short, facts(label));
+    }
+    for label in ["north", "south", "west"] {
+        say(&mut other, facts(label));
+    }
+    let mut b = wounded(2, &a, 1, Some(3));
+    heal(&mut short, &mut b);
+    assert!(b.to_mend().is_empty());
+    let (_, records) = other.behind(&b.heads()).pop().unwrap();
+    let fault = b.on_records(node(1), records).unwrap_err();
+    assert!(matches!(fault, CatalogFault::Equivocation { seq: 3, .. }), "{fault}");
+    assert!(b.to_mend().is_empty() && b.damaged().is_some());
+    heal(&mut a, &mut b);
+    assert_eq!(b.to_mend().len(), 1);
+}
+
+#[test]
+fn where_a_copy_ended_that_cannot_tell_its_own_node_says() {
+    let mut a = catalog(1);
+    for label in ["north", "south", "east"] {
+        say(&mut a, facts(label));
+    }
+    let mut b = wounded(2, &a, 1, None);
+    heal(&mut a, &mut b);
+    assert!(b.to_mend().is_empty(), "a member's word is not enough");
+    b.on_heads(node(3), &a.heads());
+    heal(&mut a, &mut b);
+    assert!(b.to_mend().is_empty(), "another member's neither");
+    b.on_heads(node(1), &a.heads());
+    heal(&mut a, &mut b);
+    assert_eq!(b.to_mend().len(), 1);
+    // Nobody can say it of this node's own.
+    let mut me = wounded(1, &a, 1, None);
+    me.on_heads(node(2), &a.heads());
+    heal(&mut a, &mut me);
+    assert!(me.to_mend().is_empty());
 }

@@ -96,7 +96,8 @@ impl Lone {
         for (log, (name, records)) in self.disk.clone() {
             let head = records.last().map_or(Position::START, Record::position);
             let bytes = records.iter().map(|record| record.body.len() as u64).sum();
-            let found = RecoveredLog { name, head, first: Seq(1), snapshot: None, bytes, damage: None };
+            let found =
+                RecoveredLog { name, head, first: Seq(1), snapshot: None, bytes, damage: None, noted: None };
             self.inputs.push_back(Input::Recovered(found));
             self.inputs.push_back(Input::Replay { log, records });
         }
@@ -147,6 +148,7 @@ impl Lone {
             Effect::Read { .. }
             | Effect::Snapshot { .. }
             | Effect::Truncate { .. }
+            | Effect::WriteAnew { .. }
             | Effect::Apply { .. }
             | Effect::Discard { .. }
             | Effect::LookUp { .. }
