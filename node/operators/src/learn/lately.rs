@@ -7,8 +7,6 @@
 //! when that is known too: what is unlike it now.
 
 use core::ops::Range;
-use std::collections::BTreeSet;
-use std::collections::btree_map::{BTreeMap, Entry};
 
 use dunlin_protocol::time::Time;
 
@@ -49,6 +47,9 @@ struct Left {
     sums: [f64; SPANS],
     weights: [f64; SPANS],
 }
+
+/// Bytes of it as it stands in state.
+const PACKED: usize = 8 + 16 * SPANS;
 
 const NOTHING: Left = Left { at: Time(0), sums: [0.0; SPANS], weights: [0.0; SPANS] };
 
@@ -97,9 +98,18 @@ impl Left {
 /// The groups of a share that are in memory.
 #[derive(Debug, Default)]
 pub struct Lately {
-    /// By place, of which a share has 65,536; two groups in one place share what they know.
-    places: BTreeMap<u16, Left>,
-    changed: BTreeSet<u16>,
+    /// By place, of which a share has 65,536; two groups in one place share what they know. All slots
+    /// once one place was asked for; zero where nothing was.
+    slots: Vec<u32>,
+    /// One less than their slots.
+    known: Vec<Known>,
+    changed: Vec<u16>,
+}
+
+#[derive(Debug)]
+struct Known {
+    left: Left,
+    changed: bool,
 }
 
 impl Lately {
@@ -109,39 +119,54 @@ impl Lately {
         places: impl Iterator<Item = u16>,
         state: &mut dyn State,
     ) -> Result<(), Unreadable> {
+        if self.slots.is_empty() {
+            self.slots.resize(1 << 16, 0);
+        }
         for number in places {
-            let Entry::Vacant(place) = self.places.entry(number) else { continue };
-            place.insert(match state.get(&store::lately_key(number)) {
+            let Some(slot @ 0) = self.slots.get_mut(usize::from(number)) else { continue };
+            let left = match state.get(&store::lately_key(number)) {
                 Some(bytes) => Left::unpack(store::body(&bytes)?)
                     .ok_or_else(|| Unreadable::cut("what was left over lately"))?,
                 None => NOTHING,
-            });
+            };
+            self.known.push(Known { left, changed: false });
+            *slot = self.known.len() as u32;
         }
         Ok(())
     }
 
+    fn slot(&self, number: u16) -> Option<usize> {
+        (*self.slots.get(usize::from(number))? as usize).checked_sub(1)
+    }
+
     /// Of a loaded place.
     pub fn means(&self, number: u16, at: Time) -> [f64; SPANS] {
-        self.places.get(&number).map_or([0.0; SPANS], |left| left.means(at))
+        let known = self.slot(number).and_then(|slot| self.known.get(slot));
+        known.map_or([0.0; SPANS], |known| known.left.means(at))
     }
 
     /// The place is loaded.
     pub fn learn(&mut self, number: u16, residual: Residual) {
         let Residual { short, long, .. } = residual;
-        if let Some(left) = self.places.get_mut(&number)
+        if let Some(known) = self.slot(number).and_then(|slot| self.known.get_mut(slot))
             && short.is_finite()
             && long.is_finite()
         {
             let held = |value: f64| value.clamp(-STRAY, STRAY);
-            left.learn(Residual { short: held(short), long: held(long), ..residual });
-            self.changed.insert(number);
+            known.left.learn(Residual { short: held(short), long: held(long), ..residual });
+            if !known.changed {
+                known.changed = true;
+                self.changed.push(number);
+            }
         }
     }
 
     pub fn flush(&mut self, state: &mut dyn State) {
+        self.changed.sort_unstable();
         for number in core::mem::take(&mut self.changed) {
-            if let Some(left) = self.places.get(&number) {
-                store::put(state, &store::lately_key(number), |out| left.pack(out));
+            if let Some(known) = self.slot(number).and_then(|slot| self.known.get_mut(slot)) {
+                known.changed = false;
+                store::put(state, &store::lately_key(number), PACKED, |out| known.left.pack(out));
             }
         }
     }
