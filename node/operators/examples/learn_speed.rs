@@ -64,9 +64,12 @@ fn main() {
     .unwrap();
     let mut state = MemoryState::new();
     let (mut predicted, mut settled, mut changed) = (0u64, 0u64, 0usize);
-    let (began, used) = (Instant::now(), processor_seconds());
+    let (began, used, mut inside) = (Instant::now(), processor_seconds(), Some(0.0));
     for batch in events.chunks(batch) {
+        let before = processor_seconds();
         let handled = learn.handle(batch, Time(0), &mut state).unwrap();
+        let passed = processor_seconds().zip(before).map(|(now, before)| now - before);
+        inside = inside.zip(passed).map(|(sum, passed)| sum + passed);
         for out in &handled.emitted {
             *(if out.side.is_none() { &mut predicted } else { &mut settled }) += 1;
         }
@@ -80,9 +83,11 @@ fn main() {
     let per_second = |seconds: f64| format!("{:.0} events/s", f64::from(n) / seconds);
     let profile = if cfg!(debug_assertions) { "dev" } else { "release" };
     println!(
-        "{predicted} predictions, {settled} settled: {} by the clock, {} by the processor's time",
+        "{predicted} predictions, {settled} settled: {} by the clock, {} by the processor's time, {} without \
+         what the state in memory takes to commit",
         per_second(wall),
         processor.map_or("unknown".to_owned(), per_second),
+        inside.map_or("unknown".to_owned(), per_second),
     );
     println!(
         "profile {profile}, {} {}, {} cores, batches of {batch}, {} bytes of state changed per event",

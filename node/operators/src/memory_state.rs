@@ -1,6 +1,7 @@
 //! An actor's keyed state in memory: what the simulator and tests use in place of the state store.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
 use bytes::Bytes;
 use dunlin_protocol::log::record::Change;
@@ -13,7 +14,8 @@ type Changes = BTreeMap<Bytes, Option<Bytes>>;
 /// does. `State` reads through all three and writes into the last.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct MemoryState {
-    committed: BTreeMap<Bytes, Bytes>,
+    /// Copies, as a store makes them: a value may be a part of something large.
+    committed: BTreeMap<Box<[u8]>, Box<[u8]>>,
     /// One entry per call that succeeded since the last commit, the oldest first.
     staged: Vec<Changes>,
     call: Changes,
@@ -27,8 +29,15 @@ impl MemoryState {
     /// The call succeeded: its changes, in key order, are staged and given out for its commit.
     pub fn stage(&mut self) -> Vec<Change> {
         let call = std::mem::take(&mut self.call);
-        let changes =
-            call.iter().map(|(key, value)| Change { key: key.clone(), value: value.clone() }).collect();
+        // All keys in one piece of memory.
+        let mut keys = Vec::with_capacity(call.keys().map(Bytes::len).sum());
+        call.keys().for_each(|key| keys.extend_from_slice(key));
+        let mut keys = Bytes::from(keys);
+        let change = |(key, value): (&Bytes, &Option<Bytes>)| Change {
+            key: keys.split_to(key.len()),
+            value: value.clone(),
+        };
+        let changes = call.iter().map(change).collect();
         self.staged.push(call);
         changes
     }
@@ -55,10 +64,15 @@ impl MemoryState {
 
     fn enter(&mut self, call: Changes) {
         for (key, value) in call {
-            match value {
-                Some(value) => self.committed.insert(key, value),
-                None => self.committed.remove(&key),
+            let Some(value) = value else {
+                self.committed.remove(&*key);
+                continue;
             };
+            match self.committed.get_mut(&*key) {
+                Some(old) if old.len() == value.len() => old.copy_from_slice(&value),
+                Some(old) => *old = (*value).into(),
+                None => _ = self.committed.insert((*key).into(), (*value).into()),
+            }
         }
     }
 
@@ -87,15 +101,15 @@ impl MemoryState {
     }
 }
 
-fn pair((key, value): (&Bytes, &Bytes)) -> (Bytes, Bytes) {
-    (key.clone(), value.clone())
+fn pair<T: AsRef<[u8]>>((key, value): (&T, &T)) -> (Bytes, Bytes) {
+    (Bytes::copy_from_slice(key.as_ref()), Bytes::copy_from_slice(value.as_ref()))
 }
 
 impl State for MemoryState {
     fn get(&mut self, key: &[u8]) -> Option<Bytes> {
         match self.changed(key) {
             Some(value) => value.clone(),
-            None => self.committed.get(key).cloned(),
+            None => self.committed.get(key).map(|value| Bytes::copy_from_slice(value)),
         }
     }
 
@@ -108,18 +122,22 @@ impl State for MemoryState {
     }
 
     fn scan(&mut self, prefix: &[u8], limit: usize) -> Vec<(Bytes, Bytes)> {
-        let within = |key: &Bytes| key.starts_with(prefix);
+        let within = |key: &[u8]| key.starts_with(prefix);
         let from = Bytes::copy_from_slice(prefix);
         let mut changed: Changes = Changes::new();
         for layer in self.staged.iter().chain([&self.call]) {
             let here = layer.range(from.clone()..).take_while(|(key, _)| within(key));
             changed.extend(here.map(|(key, value)| (key.clone(), value.clone())));
         }
-        let committed = self.committed.range(from..).take_while(|(key, _)| within(key));
+        let committed = self.committed.range::<[u8], _>((Bound::Included(prefix), Bound::Unbounded));
+        let committed = committed.take_while(|(key, _)| within(key));
         // At most the changed keys can take a committed pair's place.
         let mut merged: Changes = committed
             .take(limit.saturating_add(changed.len()))
-            .map(|(key, value)| (key.clone(), Some(value.clone())))
+            .map(|one| {
+                let (key, value) = pair(one);
+                (key, Some(value))
+            })
             .collect();
         merged.append(&mut changed);
         merged.into_iter().filter_map(|(key, value)| Some((key, value?))).take(limit).collect()

@@ -26,6 +26,9 @@ pub struct Cell {
     rises: f32,
 }
 
+/// Bytes of a cell as it stands in state.
+const PACKED: usize = 4 * (2 * CLASSES + 3);
+
 static EMPTY: Cell =
     Cell { weights: [0.0; CLASSES], squares: [0.0; CLASSES], n: 0.0, change: 0.0, rises: 0.0 };
 
@@ -124,13 +127,20 @@ impl Cells {
     }
 
     pub fn flush(&mut self, state: &mut dyn State) {
-        for number in core::mem::take(&mut self.changed) {
-            let at = usize::from(number);
-            if let (Some(known), Some(cell)) = (self.known.get_mut(at), self.cells.get(at)) {
+        let Cells { cells, known, changed } = self;
+        // In the order of their keys: each finds its place near the one before it.
+        changed.sort_unstable();
+        for number in changed.iter() {
+            if let Some(known) = known.get_mut(usize::from(*number)) {
                 *known = Known::Read;
-                store::put(state, &store::cell_key(number), |out| cell.pack(out));
             }
         }
+        let cell = |number: &u16| {
+            let cell = cells.get(usize::from(*number)).unwrap_or(&EMPTY);
+            (store::cell_key(*number), |out: &mut Vec<u8>| cell.pack(out))
+        };
+        store::put_all(state, PACKED, changed.iter().map(cell));
+        changed.clear();
     }
 }
 

@@ -1,6 +1,6 @@
 //! The keys of a share that are in memory: each with its path and what waits of it.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 
 use bytes::Bytes;
 use dunlin_protocol::time::Time;
@@ -19,7 +19,7 @@ pub const WAITING_MAX: usize = 512;
 
 #[derive(Debug, Default)]
 pub struct Keys {
-    places: BTreeMap<Bytes, usize>,
+    places: HashMap<Bytes, usize>,
     known: Vec<Known>,
     touched: Vec<usize>,
     last: usize,
@@ -96,7 +96,7 @@ impl Known {
         if self.waiting.list.is_empty() {
             state.delete(&name);
         } else {
-            store::put(state, &name, |out| self.waiting.pack(out));
+            store::put(state, &name, 8 + 16 * self.waiting.list.len(), |out| self.waiting.pack(out));
         }
     }
 

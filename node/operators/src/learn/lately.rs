@@ -6,11 +6,10 @@
 //! the plain line left over: what a category is always like. The short ones hold what is left over
 //! when that is known too: what is unlike it now.
 
+use core::cell::RefCell;
 use core::ops::Range;
-use std::collections::BTreeSet;
-use std::collections::btree_map::{BTreeMap, Entry};
 
-use dunlin_protocol::time::Time;
+use dunlin_protocol::time::{Span, Time};
 
 use super::pack::{self, Unpack};
 use super::store::{self, Unreadable};
@@ -50,22 +49,43 @@ struct Left {
     weights: [f64; SPANS],
 }
 
+/// Bytes of it as it stands in state.
+const PACKED: usize = 8 + 16 * SPANS;
+
 const NOTHING: Left = Left { at: Time(0), sums: [0.0; SPANS], weights: [0.0; SPANS] };
 
-impl Left {
-    fn fade(&self, at: Time) -> [f64; SPANS] {
-        let passed = at.since(self.at).0 as f64;
-        CONSTANTS.map(|constant| (-passed / constant).exp())
-    }
+/// What is left after a time, by its milliseconds: rows share many of them.
+#[derive(Debug)]
+struct Fades([(u64, [f64; SPANS]); REMEMBERED]);
 
-    fn learn(&mut self, residual: Residual) {
+/// A power of two.
+const REMEMBERED: usize = 64;
+
+impl Default for Fades {
+    fn default() -> Fades {
+        Fades([(0, [1.0; SPANS]); REMEMBERED])
+    }
+}
+
+impl Fades {
+    fn after(&mut self, passed: Span) -> [f64; SPANS] {
+        let place = (passed.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as usize % REMEMBERED;
+        let Some((of, fades)) = self.0.get_mut(place) else { return [0.0; SPANS] };
+        if *of != passed.0 {
+            let exact = passed.0 as f64;
+            (*of, *fades) = (passed.0, CONSTANTS.map(|constant| (-exact / constant).exp()));
+        }
+        *fades
+    }
+}
+
+impl Left {
+    fn learn(&mut self, residual: Residual, fades: &mut Fades) {
         let at = residual.at.max(self.at);
-        let (fade, old) = (self.fade(at), at.since(residual.of).0 as f64);
-        let counts = fade.iter().zip(CONSTANTS).enumerate();
-        for ((sum, weight), (span, (fade, constant))) in
-            self.sums.iter_mut().zip(&mut self.weights).zip(counts)
+        let (fade, old) = (fades.after(at.since(self.at)), fades.after(at.since(residual.of)));
+        let counts = fade.iter().zip(old).enumerate();
+        for ((sum, weight), (span, (fade, counts))) in self.sums.iter_mut().zip(&mut self.weights).zip(counts)
         {
-            let counts = (-old / constant).exp();
             let left = if span < SHORT { residual.short } else { residual.long };
             *sum = *sum * fade + counts * left;
             *weight = *weight * fade + counts;
@@ -73,8 +93,8 @@ impl Left {
         self.at = at;
     }
 
-    fn means(&self, at: Time) -> [f64; SPANS] {
-        let mut means = self.fade(at);
+    fn means(&self, at: Time, fades: &mut Fades) -> [f64; SPANS] {
+        let mut means = fades.after(at.since(self.at));
         for ((mean, sum), weight) in means.iter_mut().zip(&self.sums).zip(&self.weights) {
             *mean = sum * *mean / (weight * *mean + SHRINK);
         }
@@ -97,9 +117,19 @@ impl Left {
 /// The groups of a share that are in memory.
 #[derive(Debug, Default)]
 pub struct Lately {
-    /// By place, of which a share has 65,536; two groups in one place share what they know.
-    places: BTreeMap<u16, Left>,
-    changed: BTreeSet<u16>,
+    /// By place, of which a share has 65,536; two groups in one place share what they know. All slots
+    /// once one place was asked for; zero where nothing was.
+    slots: Vec<u32>,
+    /// One less than their slots.
+    known: Vec<Known>,
+    changed: Vec<u16>,
+    fades: RefCell<Fades>,
+}
+
+#[derive(Debug)]
+struct Known {
+    left: Left,
+    changed: bool,
 }
 
 impl Lately {
@@ -109,39 +139,55 @@ impl Lately {
         places: impl Iterator<Item = u16>,
         state: &mut dyn State,
     ) -> Result<(), Unreadable> {
+        if self.slots.is_empty() {
+            self.slots.resize(1 << 16, 0);
+        }
         for number in places {
-            let Entry::Vacant(place) = self.places.entry(number) else { continue };
-            place.insert(match state.get(&store::lately_key(number)) {
+            let Some(slot @ 0) = self.slots.get_mut(usize::from(number)) else { continue };
+            let left = match state.get(&store::lately_key(number)) {
                 Some(bytes) => Left::unpack(store::body(&bytes)?)
                     .ok_or_else(|| Unreadable::cut("what was left over lately"))?,
                 None => NOTHING,
-            });
+            };
+            self.known.push(Known { left, changed: false });
+            *slot = self.known.len() as u32;
         }
         Ok(())
     }
 
+    fn slot(&self, number: u16) -> Option<usize> {
+        (*self.slots.get(usize::from(number))? as usize).checked_sub(1)
+    }
+
     /// Of a loaded place.
     pub fn means(&self, number: u16, at: Time) -> [f64; SPANS] {
-        self.places.get(&number).map_or([0.0; SPANS], |left| left.means(at))
+        let known = self.slot(number).and_then(|slot| self.known.get(slot));
+        known.map_or([0.0; SPANS], |known| known.left.means(at, &mut self.fades.borrow_mut()))
     }
 
     /// The place is loaded.
     pub fn learn(&mut self, number: u16, residual: Residual) {
         let Residual { short, long, .. } = residual;
-        if let Some(left) = self.places.get_mut(&number)
+        if let Some(known) = self.slot(number).and_then(|slot| self.known.get_mut(slot))
             && short.is_finite()
             && long.is_finite()
         {
             let held = |value: f64| value.clamp(-STRAY, STRAY);
-            left.learn(Residual { short: held(short), long: held(long), ..residual });
-            self.changed.insert(number);
+            let residual = Residual { short: held(short), long: held(long), ..residual };
+            known.left.learn(residual, self.fades.get_mut());
+            if !known.changed {
+                known.changed = true;
+                self.changed.push(number);
+            }
         }
     }
 
     pub fn flush(&mut self, state: &mut dyn State) {
+        self.changed.sort_unstable();
         for number in core::mem::take(&mut self.changed) {
-            if let Some(left) = self.places.get(&number) {
-                store::put(state, &store::lately_key(number), |out| left.pack(out));
+            if let Some(known) = self.slot(number).and_then(|slot| self.known.get_mut(slot)) {
+                known.changed = false;
+                store::put(state, &store::lately_key(number), PACKED, |out| known.left.pack(out));
             }
         }
     }
@@ -161,27 +207,29 @@ mod tests {
     #[test]
     fn short_means_forget_what_long_ones_keep() {
         let mut left = NOTHING;
-        (0..50).for_each(|_| left.learn(at(100, 2.0)));
-        let [hour, .., weeks] = left.means(Time(100 * HOUR));
+        let mut fades = Fades::default();
+        (0..50).for_each(|_| left.learn(at(100, 2.0), &mut fades));
+        let [hour, .., weeks] = left.means(Time(100 * HOUR), &mut fades);
         assert!(hour > 1.9 && weeks > 1.9);
-        let [hour, .., weeks] = left.means(Time(112 * HOUR));
+        let [hour, .., weeks] = left.means(Time(112 * HOUR), &mut fades);
         assert!(hour < 0.01 && weeks > 1.9, "{hour} {weeks}");
-        left.learn(at(0, 2.0));
+        left.learn(at(0, 2.0), &mut fades);
         assert_eq!(left.at, Time(100 * HOUR), "what comes late does not turn time back");
     }
 
     #[test]
     fn an_outcome_that_comes_late_says_little_of_the_last_hour() {
         let mut left = NOTHING;
-        left.learn(Residual { of: Time(90 * HOUR), ..at(100, 2.0) });
-        let [hour, .., weeks] = left.means(Time(100 * HOUR));
+        let mut fades = Fades::default();
+        left.learn(Residual { of: Time(90 * HOUR), ..at(100, 2.0) }, &mut fades);
+        let [hour, .., weeks] = left.means(Time(100 * HOUR), &mut fades);
         assert!(hour < 0.001 && weeks > 0.9, "{hour} {weeks}");
     }
 
     #[test]
     fn comes_back_bit_for_bit() {
         let mut left = NOTHING;
-        left.learn(at(7, 1.0 / 3.0));
+        left.learn(at(7, 1.0 / 3.0), &mut Fades::default());
         let mut bytes = Vec::new();
         left.pack(&mut bytes);
         assert_eq!(Left::unpack(&bytes), Some(left));

@@ -45,7 +45,7 @@ impl Pages {
         let mut before = self.written.chunks(PAGE);
         for (number, page) in bytes.chunks(PAGE).enumerate() {
             if before.next() != Some(page) {
-                store::put(state, &page_key(name, number), |out| out.extend_from_slice(page));
+                store::put(state, &page_key(name, number), page.len(), |out| out.extend_from_slice(page));
             }
         }
         let kept = bytes.len().div_ceil(PAGE);

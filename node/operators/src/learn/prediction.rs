@@ -46,6 +46,15 @@ pub struct Prediction {
 }
 
 impl Prediction {
+    /// Bytes that `pack` adds.
+    pub fn packed_len(&self) -> usize {
+        let there = usize::from(self.probability.is_some()) + usize::from(self.truth.is_some());
+        let floats = 11 + 2 * EXPERTS.len() + there + self.own.len();
+        let singles = self.inputs.len() + self.lately.len();
+        let places = self.tokens.len() + self.groups.len() + self.reads.len();
+        3 * 8 + 1 + 6 * 2 + 8 * floats + 4 * singles + 2 * places + self.key.len()
+    }
+
     pub fn pack(&self, out: &mut Vec<u8>) {
         for word in [self.at.0, self.due.0, self.number] {
             out.extend_from_slice(&word.to_le_bytes());
@@ -165,6 +174,7 @@ mod tests {
             (prediction.probability, prediction.truth) = (probability, truth);
             let mut bytes = Vec::new();
             prediction.pack(&mut bytes);
+            assert_eq!(bytes.len(), prediction.packed_len());
             assert_eq!(Prediction::unpack(&bytes), Some(prediction.clone()));
             assert_eq!(Prediction::unpack(&bytes[..40]), None);
         }

@@ -154,7 +154,7 @@ fn unpack(bytes: &[u8]) -> Result<Prediction, Unreadable> {
 }
 
 pub fn put_prediction(state: &mut dyn State, name: &[u8], prediction: &Prediction) {
-    put(state, name, |out| prediction.pack(out));
+    put(state, name, prediction.packed_len(), |out| prediction.pack(out));
 }
 
 /// What stands behind the version byte.
@@ -166,9 +166,30 @@ pub fn body(bytes: &[u8]) -> Result<&[u8], Unreadable> {
     }
 }
 
-pub fn put(state: &mut dyn State, key: &[u8], write: impl FnOnce(&mut Vec<u8>)) {
-    let mut bytes = Vec::with_capacity(512);
+/// `size`: how many bytes `write` will add.
+pub fn put(state: &mut dyn State, key: &[u8], size: usize, write: impl FnOnce(&mut Vec<u8>)) {
+    let mut bytes = Vec::with_capacity(1 + size);
     bytes.push(VERSION);
     write(&mut bytes);
-    state.put(key, Bytes::copy_from_slice(&bytes));
+    state.put(key, Bytes::from(bytes));
+}
+
+/// Entries of one size, written side by side: they share one piece of memory until they are stored.
+pub fn put_all<const N: usize>(
+    state: &mut dyn State,
+    size: usize,
+    entries: impl ExactSizeIterator<Item = ([u8; N], impl FnOnce(&mut Vec<u8>))>,
+) {
+    let mut bytes = Vec::with_capacity(entries.len() * (1 + size));
+    let ends = entries.map(|(key, write)| {
+        bytes.push(VERSION);
+        write(&mut bytes);
+        (key, bytes.len())
+    });
+    let ends: Vec<([u8; N], usize)> = ends.collect();
+    let (mut bytes, mut begin) = (Bytes::from(bytes), 0);
+    for (key, end) in ends {
+        state.put(&key, bytes.split_to(end - begin));
+        begin = end;
+    }
 }
