@@ -9,7 +9,6 @@
 //! | `function` | the operator: batches in, predictions and scores out |
 //! | `store`, `pages`, `keys`, `pack` | keyed state: layout and versions; what changed of the model; what is kept between batches; bytes |
 //! | `row`, `series`, `record` | an event as numbers and tokens; a key's own path; the same for people |
-//! | `payload`, `json` | what goes out; how JSON is written |
 //! | `model`, `prediction` | all experts of a share, their combination, what they learn; what waits |
 //! | `rls`, `median`, `classes`, `cells` | recursive least squares, median line, classes of change |
 //! | `anchor`, `moments` | what a label of the same row is measured from; running mean and deviation |
@@ -27,7 +26,6 @@ mod function;
 mod guard;
 mod hedge;
 mod interval;
-mod json;
 mod keys;
 mod lately;
 mod median;

@@ -3,19 +3,53 @@
 use bytes::Bytes;
 use dunlin_protocol::event::Event;
 use dunlin_protocol::time::Time;
+use serde::ser::SerializeMap;
+use serde::{Serialize, Serializer};
 
-use super::json::Object;
 use super::prediction::Prediction;
 use super::scores::Running;
 use super::settings::{EXPERTS, Settings};
 
+#[derive(Serialize)]
+struct Line<'a> {
+    key: &'a str,
+    at: String,
+    due: String,
+    value: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    probability: Option<f64>,
+    low: f64,
+    high: f64,
+    last_value: f64,
+    weights: Weights<'a>,
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    settled: Option<Settled>,
+}
+
+/// Those of the active experts, by name.
+struct Weights<'a>(&'a Settings, &'a [f64; EXPERTS.len()]);
+
+impl Serialize for Weights<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        for ((name, weight), active) in EXPERTS.iter().zip(self.1).zip(self.0.active) {
+            if active {
+                map.serialize_entry(name, weight)?;
+            }
+        }
+        map.end()
+    }
+}
+
 /// How a prediction came out.
-#[derive(Debug)]
+#[derive(Debug, Serialize)]
 pub struct Settled {
+    #[serde(serialize_with = "rfc3339")]
     pub settled_at: Time,
     /// What the interval was to cover.
     pub interval: f64,
     pub truth: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub happened: Option<bool>,
     pub absolute_error: f64,
     pub absolute_error_last_value: f64,
@@ -24,57 +58,29 @@ pub struct Settled {
     pub running: Running,
 }
 
-impl Settled {
-    fn write(&self, out: &mut Object) {
-        out.time("settled_at", self.settled_at);
-        out.number("interval", self.interval);
-        out.number("truth", self.truth);
-        if let Some(happened) = self.happened {
-            out.yes_or_no("happened", happened);
-        }
-        out.number("absolute_error", self.absolute_error);
-        out.number("absolute_error_last_value", self.absolute_error_last_value);
-        out.count("drifts", self.drifts);
-        out.object("running", |out| {
-            let Running { n, unscored, mae, mae_last_value, rmse, auc, log_loss } = self.running;
-            out.count("n", n);
-            out.count("unscored", unscored);
-            out.number("mae", mae);
-            out.number("mae_last_value", mae_last_value);
-            out.number("rmse", rmse);
-            for (name, value) in [("auc", auc), ("log_loss", log_loss)] {
-                if let Some(value) = value {
-                    out.number(name, value);
-                }
-            }
-        });
-    }
+fn rfc3339<S: Serializer>(at: &Time, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&at.to_rfc3339())
 }
 
 /// The event that carries `prediction`; at its own time, or at that of its settling.
 pub fn event(settings: &Settings, prediction: &Prediction, settled: Option<Settled>) -> Event {
     let time = settled.as_ref().map_or(prediction.at, |settled| settled.settled_at);
-    let mut out = Object::with_capacity(if settled.is_some() { 800 } else { 450 });
-    out.text("key", core::str::from_utf8(&prediction.key).unwrap_or(""));
-    out.time("at", prediction.at);
-    out.time("due", prediction.due);
-    out.number("value", prediction.value);
-    if let Some(probability) = prediction.probability {
-        out.number("probability", probability);
+    let line = Line {
+        key: core::str::from_utf8(&prediction.key).unwrap_or(""),
+        at: prediction.at.to_rfc3339(),
+        due: prediction.due.to_rfc3339(),
+        value: prediction.value,
+        probability: prediction.probability,
+        low: prediction.low,
+        high: prediction.high,
+        last_value: prediction.last_value,
+        weights: Weights(settings, &prediction.weights),
+        settled,
+    };
+    let mut payload = Vec::with_capacity(640);
+    // Plain numbers and texts always serialise.
+    if serde_json::to_writer(&mut payload, &line).is_err() {
+        payload.clear();
     }
-    out.number("low", prediction.low);
-    out.number("high", prediction.high);
-    out.number("last_value", prediction.last_value);
-    // Those of the active experts, by name.
-    out.object("weights", |out| {
-        for ((name, weight), active) in EXPERTS.iter().zip(prediction.weights).zip(settings.active) {
-            if active {
-                out.number(name, weight);
-            }
-        }
-    });
-    if let Some(settled) = settled {
-        settled.write(&mut out);
-    }
-    Event { key: prediction.key.clone(), time, headers: Vec::new(), payload: Bytes::from(out.end()) }
+    Event { key: prediction.key.clone(), time, headers: Vec::new(), payload: Bytes::from(payload) }
 }

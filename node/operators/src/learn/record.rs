@@ -3,16 +3,15 @@
 
 use bytes::Bytes;
 use dunlin_protocol::time::Time;
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::json::Object;
 use super::series::Series;
 use super::store::Unreadable;
 
 /// From here on an instant is written as a number of milliseconds: texts end with the year 9999.
 const TEXT_MAX: u64 = 253_000_000_000_000;
 
-#[derive(Deserialize)]
+#[derive(Serialize, Deserialize)]
 struct Record {
     count: u64,
     #[serde(flatten)]
@@ -20,12 +19,12 @@ struct Record {
     waiting: u64,
 }
 
-#[derive(Deserialize)]
+#[derive(Serialize, Deserialize)]
 struct Path {
     value: f64,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     previous: Option<f64>,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     earlier: Option<f64>,
     min: f64,
     max: f64,
@@ -37,6 +36,16 @@ struct Path {
 }
 
 struct Instant(Time);
+
+impl Serialize for Instant {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if self.0.0 < TEXT_MAX {
+            serializer.serialize_str(&self.0.to_rfc3339())
+        } else {
+            serializer.serialize_u64(self.0.0)
+        }
+    }
+}
 
 impl<'de> Deserialize<'de> for Instant {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Instant, D::Error> {
@@ -56,31 +65,21 @@ impl<'de> Deserialize<'de> for Instant {
 }
 
 pub fn write(series: &Series) -> Bytes {
-    let mut out = Object::with_capacity(384);
-    out.count("count", series.n);
-    if let Some(value) = series.value {
-        out.number("value", value);
-        for (name, value) in [("previous", series.previous), ("earlier", series.earlier)] {
-            if let Some(value) = value {
-                out.number(name, value);
-            }
-        }
-        out.number("min", series.min);
-        out.number("max", series.max);
-        out.number("mean", series.mean);
-        out.count("changes", series.changes);
-        let times =
-            [("first_at", series.first_at), ("last_at", series.last_at), ("changed_at", series.changed_at)];
-        for (name, at) in times {
-            if at.0 < TEXT_MAX {
-                out.time(name, at);
-            } else {
-                out.count(name, at.0);
-            }
-        }
-    }
-    out.count("waiting", series.waiting);
-    Bytes::from(out.end())
+    let path = series.value.map(|value| Path {
+        value,
+        previous: series.previous,
+        earlier: series.earlier,
+        min: series.min,
+        max: series.max,
+        mean: series.mean,
+        changes: series.changes,
+        first_at: Instant(series.first_at),
+        last_at: Instant(series.last_at),
+        changed_at: Instant(series.changed_at),
+    });
+    let record = Record { count: series.n, path, waiting: series.waiting };
+    // Plain numbers and texts always serialise.
+    Bytes::from(serde_json::to_vec(&record).unwrap_or_default())
 }
 
 pub fn read(bytes: &[u8]) -> Result<Series, Unreadable> {

@@ -25,7 +25,7 @@ pub struct Scores {
 }
 
 /// What `running` says.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Running {
     pub n: u64,
     /// Predictions that found no place to wait in: they are in none of these figures.
@@ -33,7 +33,9 @@ pub struct Running {
     pub mae: f64,
     pub mae_last_value: f64,
     pub rmse: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub auc: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub log_loss: Option<f64>,
 }
 
