@@ -39,6 +39,7 @@ mod lag;
 mod learners;
 mod lost_tail;
 mod old_formats;
+mod orphans;
 mod ready;
 mod redeploy;
 mod report;
