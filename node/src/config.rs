@@ -23,6 +23,8 @@ pub struct Settings {
     pub log: Option<String>,
     pub mdns: bool,
     pub gossip: GossipBounds,
+    /// Whoever started the node holds the other end of its standard input: the node ends with it.
+    pub until_stdin_ends: bool,
 }
 
 /// The file: TOML, every field optional.
@@ -68,6 +70,7 @@ impl Settings {
             gossip: file
                 .gossip_from
                 .map_or_else(GossipBounds::default, |from| GossipBounds::from(from.get())),
+            until_stdin_ends: arguments.until_stdin_ends,
         })
     }
 }

@@ -42,7 +42,7 @@ use crate::wiring::{ConnectorDoor, Rpc, Shelf, Snapshots, State, heads};
 /// How long requests under way may take when the node is told to stop.
 const STOP_DEADLINE: Duration = Duration::from_secs(2);
 
-/// Runs a node until SIGTERM or Ctrl-C.
+/// Runs a node until SIGTERM or Ctrl-C, or until whoever started it is gone, if it hangs on that.
 pub fn run(arguments: RunArguments) -> anyhow::Result<()> {
     let settings = Settings::of(arguments)?;
     telemetry::start(settings.log.as_deref()).map_err(|why| anyhow!(why))?;
@@ -103,7 +103,7 @@ pub fn token(arguments: &TokenArguments, folder: &Path) -> anyhow::Result<String
 }
 
 async fn serve(settings: Settings) -> anyhow::Result<()> {
-    let mut signals = Signals::new()?;
+    let mut signals = Signals::new(settings.until_stdin_ends)?;
     let folder = settings.data.clone();
     let mut unborn = Unborn::look(&folder);
     data_folder::create(&folder)?;
@@ -344,28 +344,52 @@ fn broken(error: Option<tokio::task::JoinError>) -> anyhow::Error {
     }
 }
 
-/// SIGTERM and Ctrl-C.
+/// SIGTERM, Ctrl-C, and the end of whoever started the node.
 struct Signals {
     #[cfg(unix)]
     terminate: tokio::signal::unix::Signal,
+    /// True once standard input has ended; none: nobody asked to watch it.
+    stdin_ended: Option<watch::Receiver<bool>>,
 }
 
 impl Signals {
-    fn new() -> anyhow::Result<Signals> {
+    fn new(until_stdin_ends: bool) -> anyhow::Result<Signals> {
         Ok(Signals {
             #[cfg(unix)]
             terminate: tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
                 .context("SIGTERM cannot be watched for")?,
+            stdin_ended: until_stdin_ends.then(watch_stdin),
         })
     }
 
     async fn stopped(&mut self) {
         #[cfg(unix)]
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = tokio::signal::ctrl_c() => {}
-        }
+        let terminated = self.terminate.recv();
         #[cfg(not(unix))]
-        let _ = tokio::signal::ctrl_c().await;
+        let terminated = std::future::pending::<Option<()>>();
+        tokio::select! {
+            _ = terminated => {}
+            _ = tokio::signal::ctrl_c() => {}
+            () = ended(&mut self.stdin_ended) => {}
+        }
+    }
+}
+
+/// A thread of its own: a read of standard input cannot be broken off.
+fn watch_stdin() -> watch::Receiver<bool> {
+    let (say, ended) = watch::channel(false);
+    std::thread::spawn(move || {
+        // What comes is nothing to us, and an error is an end as well.
+        let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+        say.send_replace(true);
+    });
+    ended
+}
+
+async fn ended(stdin: &mut Option<watch::Receiver<bool>>) {
+    match stdin {
+        // An error: the thread is gone, and nobody watches any more.
+        Some(stdin) => drop(stdin.wait_for(|ended| *ended).await),
+        None => std::future::pending().await,
     }
 }

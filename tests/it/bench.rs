@@ -1,7 +1,7 @@
 //! The load driver on nodes of its own: its JSON is whole and its counts are exact. No figure is looked
 //! at: a benchmark is no test.
 
-use dunlin_tests::dunlin;
+use dunlin_tests::{Mesh, dunlin};
 use serde_json::Value;
 
 use crate::counting::number;
@@ -67,16 +67,59 @@ fn a_curve_is_a_row_for_each_point() {
 
 #[test]
 fn what_cannot_be_measured_is_one_sentence() {
-    let cases: [(&[&str], i32, &str); 4] = [
+    let cases: [(&[&str], i32, &str); 9] = [
         (&["publish", "--copies", "3"], 1, "copies = 3 is not there yet"),
         (&["failover", "--kills", "3"], 1, "'dunlin bench failover' is not there yet"),
         (&["publish", "--size", "5"], 2, "an event has 16 to 1048576 bytes"),
-        (&["fanout", "--sweep", "hops"], 1, "does not vary along hops"),
+        (&["fanout", "--taps", "0"], 2, "'0' is no whole number from 1 to 65535"),
+        (&["fanout", "--sweep", "hops"], 2, "does not vary along hops"),
+        (
+            &["publish", "--keys", "4000000000"],
+            2,
+            "4000000000 keys with 128 bytes each are more than the driver holds",
+        ),
+        (&["publish", "--data", "."], 2, "--data does not apply to 'bench publish'"),
+        (&["publish", "--node", "http://127.0.0.1:7070"], 2, "name the multiaddr of a member"),
+        (&["wasm", "--node", "http://127.0.0.1:7070"], 2, "--node does not apply to 'bench wasm'"),
     ];
     for (words, code, sentence) in cases {
         let output = dunlin(&[&["bench"], words].concat());
         assert!(output.code == Some(code) && output.stderr.contains(sentence), "{output:?}");
+        // clap says usage below its sentences.
+        let lines = output.stderr.lines().count();
+        assert!(lines == 1 || output.stderr.starts_with("error: "), "{output:?}");
     }
+}
+
+#[test]
+fn what_others_nodes_use_is_not_taken_for_nothing() {
+    let mesh = Mesh::of(1);
+    let (node, token) = (&mesh[0].listen[0], mesh[0].token());
+    let words =
+        ["bench", "--json", "publish", "--rate", "100", "--seconds", "0.5", "--node", node, "--token"];
+    let row = dunlin(&[&words[..], &[&token]].concat()).ok().json();
+    assert_eq!((number(&row["events"]), number(&row["missing"])), (50, 0), "{row}");
+    assert!(row["cpu_seconds"]["driver"].is_f64() && row["latency_us"]["p50"].is_f64(), "{row}");
+    assert!(row["cpu_seconds"]["nodes"].is_null() && row["cpu_seconds_per_million"].is_null(), "{row}");
+    let why = row["unmeasured"]["cpu_seconds_per_million"].as_str().unwrap();
+    assert!(why.contains("is not the whole cost"), "{row}");
+    assert_eq!(
+        mesh[0].cli(&["pipelines"]).ok().stdout.lines().count(),
+        1,
+        "the header alone: nothing is left"
+    );
+}
+
+#[test]
+fn a_latency_that_is_not_measured_has_its_reason() {
+    let words = ["bench", "publish", "--size", "16", "--seconds", "0.1"];
+    let output = dunlin(&words).ok();
+    let why = "an event of 16 bytes has no room for when it was due";
+    assert!(output.stdout.contains(&format!("P99.9 US -: {why}")), "{output:?}");
+    let row = dunlin(&[&words[..], &["--json"]].concat()).ok().json();
+    assert!(number(&row["events"]) > 0 && row["latency_us"]["p50"].is_null(), "{row}");
+    assert!(row["unmeasured"]["latency_us"].as_str().unwrap().starts_with(why), "{row}");
+    assert!(row["cpu_seconds_per_million"].is_f64(), "{row}");
 }
 
 #[test]

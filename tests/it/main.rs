@@ -40,6 +40,7 @@ mod lag;
 mod learners;
 mod lost_tail;
 mod old_formats;
+mod orphans;
 mod ready;
 mod redeploy;
 mod report;

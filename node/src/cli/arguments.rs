@@ -118,6 +118,9 @@ pub struct RunArguments {
     /// What goes to the log on stderr: error, warn, info, debug, trace, or a filter
     #[arg(long, value_name = "LEVEL", value_parser = log_level)]
     pub log: Option<String>,
+    /// End when standard input ends: whoever started the node holds the other end, and is gone then
+    #[arg(long, hide = true)]
+    pub until_stdin_ends: bool,
 }
 
 impl RunArguments {

@@ -57,7 +57,8 @@ pub fn main(wiring: Wiring) -> ExitCode {
             if let Some(Said) = error.downcast_ref() {
                 return ExitCode::from(1);
             }
-            eprintln!("dunlin: {error:#}");
+            // The terminal may have gone, which no panic should follow.
+            output::note(&format!("dunlin: {error:#}"));
             let usage = matches!(
                 error.downcast_ref(),
                 Some(TargetError::NeedsToken(_) | TargetError::NeedsBearer(_) | TargetError::NeedsNode)

@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 use super::arguments::{CallArguments, WasmArguments};
 use super::machine::{Machine, cpu_seconds};
 use super::payload::Template;
-use super::report::{self, CallCost, Cpu, Latency, Parameters, Row};
+use super::report::{self, CallCost, Cpu, Figure, Latency, Parameters, Row, Unmeasured};
 use super::round::used;
 use crate::functions::trial::Trial;
 
@@ -53,9 +53,13 @@ pub fn wasm(arguments: &WasmArguments, guest: &'static [u8]) -> anyhow::Result<V
     })?;
     let per_event = |time: Duration| time.as_nanos() as f64 / row.events.max(1) as f64;
     let (ours, alone) = (per_event(ours), per_event(alone));
-    // Of our own calls alone; the processor's time is that of both.
+    // Of our own calls alone.
     row.events_per_second = (1e9 / ours.max(1.0)).round();
     row.cpu_seconds_per_million = None;
+    row.unmeasured.insert(
+        Figure::CpuSecondsPerMillion,
+        "the processor's time is that of both, ours and wasmtime's alone".to_string(),
+    );
     row.call = Some(CallCost {
         ns_per_event: ours.round(),
         wasmtime_ns_per_event: alone.round(),
@@ -103,6 +107,7 @@ fn measured(
         cpu_seconds: Cpu { driver, nodes: Some(0.0), each: Vec::new() },
         cpu_seconds_per_million: Some(driver * 1e6 / events.max(1) as f64),
         latency_us: Latency::of(&latency),
+        unmeasured: Unmeasured::new(),
         missing: 0,
         twice: 0,
         seconds,

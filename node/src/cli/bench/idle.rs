@@ -11,7 +11,7 @@ use indicatif::ProgressBar;
 use super::arguments::IdleArguments;
 use super::machine::{Machine, cpu_seconds};
 use super::mesh::Mesh;
-use super::report::{Cpu, Idle, Latency, Parameters, Row};
+use super::report::{Cpu, Figure, Idle, Latency, Parameters, Row};
 use super::round::{used, used_by_each};
 use super::streams::OpenMesh;
 use crate::cli::deploy::{self, PipelineFile};
@@ -37,7 +37,10 @@ pub fn idle(
     let after = (cpu_seconds(std::process::id()), mesh.cpu_seconds());
     let seconds = began.elapsed().as_secs_f64();
     let spent = used_by_each(before.1, after.1);
-    ensure!(!spent.is_empty(), "only nodes of this machine can be looked at: leave --node out");
+    ensure!(
+        !spent.is_empty(),
+        "what nodes cost is read from /proc, and this system has none: measure on Linux"
+    );
     Ok(vec![Row {
         scenario: "idle",
         durability: "none".to_string(),
@@ -47,6 +50,9 @@ pub fn idle(
         cpu_seconds: Cpu::of(used(before.0, after.0), spent.clone()),
         cpu_seconds_per_million: None,
         latency_us: Latency::default(),
+        unmeasured: [Figure::CpuSecondsPerMillion, Figure::LatencyUs]
+            .map(|figure| (figure, "no event is sent".to_string()))
+            .into(),
         missing: 0,
         twice: 0,
         seconds,

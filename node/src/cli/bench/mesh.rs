@@ -10,6 +10,7 @@ use indicatif::ProgressBar;
 use tokio::runtime::Runtime;
 
 use super::machine;
+use crate::cli::WrongUsage;
 use crate::cli::children::{Children, Interrupt, Start};
 use crate::cli::client::{Client, ConnectMultiaddr, Target, TargetArguments, ask_patiently};
 use crate::cli::inspect::wrong_answer;
@@ -93,12 +94,7 @@ impl Mesh {
         target: &TargetArguments,
         connect: ConnectMultiaddr,
     ) -> anyhow::Result<Mesh> {
-        let Target::Multiaddr { address, token } = target.resolve()? else {
-            bail!(
-                "the bench publishes and reads over libp2p: name a member's multiaddr with --node and a token of its \
-                 mesh with --token"
-            );
-        };
+        let (address, token) = member(target)?;
         let client = connect(&address, &token)?;
         let nodes = match ask_patiently(&*client, Request::Nodes)? {
             Response::Nodes(nodes) => nodes,
@@ -137,7 +133,10 @@ impl Mesh {
     pub fn check(&mut self) -> anyhow::Result<()> {
         match &mut self.children {
             Some(children) => children.check(),
-            None => self.interrupt.check(),
+            None if self.interrupt.asked() => {
+                bail!("the bench was interrupted; what it deployed is removed from the mesh")
+            }
+            None => Ok(()),
         }
     }
 
@@ -159,5 +158,21 @@ impl Mesh {
 
     pub fn resident_bytes(&self) -> Vec<u64> {
         self.processes().into_iter().filter_map(machine::resident_bytes).collect()
+    }
+}
+
+/// The multiaddr and the token that `--node` and `--token` say.
+pub fn member(target: &TargetArguments) -> anyhow::Result<(String, String)> {
+    if let Some(node) = target.node.as_deref().filter(|node| !node.starts_with('/')) {
+        return Err(WrongUsage(format!(
+            "bench publishes and reads over libp2p, not over HTTP: in the place of --node {node} name the multiaddr of a \
+             member ('dunlin nodes --json' prints them, /ip4/…/tcp/…/p2p/…) and with --token a token of its mesh ('dunlin \
+             token' prints one)"
+        ))
+        .into());
+    }
+    match target.resolve()? {
+        Target::Multiaddr { address, token } => Ok((address, token)),
+        Target::Http { address, .. } => bail!("{address} is no multiaddr: report this"),
     }
 }

@@ -29,11 +29,11 @@ use anyhow::bail;
 use indicatif::ProgressBar;
 
 pub use arguments::BenchArguments;
-use arguments::Scenario;
+use arguments::{FanoutArguments, Scenario};
 use mesh::Mesh;
 use report::Row;
 
-use super::client::{ConnectMultiaddr, TargetArguments};
+use super::client::{ConnectMultiaddr, TargetArguments, TargetError};
 use super::output::{Output, note, progress};
 use super::{WrongUsage, not_yet};
 
@@ -44,9 +44,7 @@ pub fn run(
     out: &Output,
 ) -> anyhow::Result<()> {
     check(&arguments.scenario)?;
-    if cfg!(debug_assertions) {
-        note("this is a debug build: its figures say nothing (build with --release)");
-    }
+    check_target(&arguments.scenario, target)?;
     let bar = progress(None, "bench");
     bar.enable_steady_tick(std::time::Duration::from_millis(200));
     let rows = measure(&arguments.scenario, target, connect, &bar);
@@ -70,7 +68,15 @@ fn measure(
         Scenario::Fanout(arguments) => arguments.gossip_from,
         _ => None,
     };
-    let open = |nodes: usize| Mesh::open(target, connect, nodes, gossip_from, bar);
+    let begin = || {
+        if cfg!(debug_assertions) {
+            note("this is a debug build: its figures say nothing (build with --release)");
+        }
+    };
+    let open = |nodes: usize| {
+        begin();
+        Mesh::open(target, connect, nodes, gossip_from, bar)
+    };
     match scenario {
         Scenario::Publish(arguments) => streams::publish(arguments, &open, bar),
         Scenario::Pipeline(arguments) => {
@@ -78,8 +84,14 @@ fn measure(
         }
         Scenario::Fanout(arguments) => streams::fanout(arguments, &open, bar),
         Scenario::Idle(arguments) => idle::idle(arguments, crate::functions::RELAY_GUEST, &open, bar),
-        Scenario::ColdStart(arguments) => calls::cold_start(arguments, crate::functions::RELAY_GUEST),
-        Scenario::Wasm(arguments) => calls::wasm(arguments, crate::functions::RELAY_GUEST),
+        Scenario::ColdStart(arguments) => {
+            begin();
+            calls::cold_start(arguments, crate::functions::RELAY_GUEST)
+        }
+        Scenario::Wasm(arguments) => {
+            begin();
+            calls::wasm(arguments, crate::functions::RELAY_GUEST)
+        }
         // `check` has refused it.
         Scenario::Failover(_) => Ok(Vec::new()),
     }
@@ -96,7 +108,91 @@ fn check(scenario: &Scenario) -> anyhow::Result<()> {
     };
     match stream.copies {
         1 => Ok(()),
-        3 | 5 => bail!("copies = {} is not there yet: measure with --copies 1", stream.copies),
-        other => Err(WrongUsage(format!("copies are 1 or 3, not {other}")).into()),
+        copies => bail!("copies = {copies} is not there yet: measure with --copies 1"),
+    }
+}
+
+/// What is said of a node must not go unheard.
+fn check_target(scenario: &Scenario, target: &TargetArguments) -> anyhow::Result<()> {
+    let (name, applies, why): (_, &[&str], _) = match scenario {
+        Scenario::Publish(_) => ("publish", &STREAMS_TAKE, STREAMS_WHY),
+        Scenario::Pipeline(_) => ("pipeline", &STREAMS_TAKE, STREAMS_WHY),
+        Scenario::Fanout(_) => ("fanout", &STREAMS_TAKE, STREAMS_WHY),
+        Scenario::Idle(_) => ("idle", &[], "which looks only at nodes that it has started: leave it out"),
+        Scenario::ColdStart(_) => ("cold-start", &[], CALLS_WHY),
+        Scenario::Wasm(_) => ("wasm", &[], CALLS_WHY),
+        // `check` has refused it.
+        Scenario::Failover(_) => return Ok(()),
+    };
+    let given = [
+        ("--data", target.data.is_some()),
+        ("--node", target.node.is_some()),
+        ("--token", target.token.is_some()),
+    ];
+    for (argument, given) in given {
+        if given && !applies.contains(&argument) {
+            return Err(WrongUsage(format!("{argument} does not apply to 'bench {name}', {why}")).into());
+        }
+    }
+    match (&target.node, scenario) {
+        (Some(_), Scenario::Fanout(FanoutArguments { gossip_from: Some(_), .. })) => {
+            let why = "--gossip-from does not apply to the mesh of --node, whose nodes have settings of their own: leave it out";
+            Err(WrongUsage(why.to_string()).into())
+        }
+        (Some(_), _) => mesh::member(target).map(drop),
+        (None, _) if target.token.is_some() => Err(TargetError::NeedsNode.into()),
+        (None, _) => Ok(()),
+    }
+}
+
+const STREAMS_TAKE: [&str; 2] = ["--node", "--token"];
+const STREAMS_WHY: &str = "which starts nodes of its own in a temporary folder: leave it out, or name a member of a running mesh with \
+                           --node MULTIADDR and --token TOKEN";
+const CALLS_WHY: &str = "which measures in this process, without a node: leave it out";
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::cli::arguments::{Command, Invocation};
+
+    /// A word per argument; an error is the sentence of wrong usage.
+    fn checked(words: &str) -> Result<(), String> {
+        let invocation = Invocation::try_parse_from(format!("dunlin bench {words}").split(' ')).unwrap();
+        let Command::Bench(arguments) = invocation.command else { panic!("{words}") };
+        check_target(&arguments.scenario, &invocation.target).map_err(|error| {
+            let usage = error.is::<WrongUsage>() || error.is::<TargetError>();
+            assert!(usage, "{error}");
+            error.to_string()
+        })
+    }
+
+    #[test]
+    fn what_is_said_of_a_node_applies_or_is_refused() {
+        for fine in ["publish", "idle", "wasm", "fanout --node /ip4/127.0.0.1/tcp/1 --token t"] {
+            assert_eq!(checked(fine), Ok(()), "{fine}");
+        }
+        let cases = [
+            ("publish --data d", "--data does not apply to 'bench publish'"),
+            (
+                "pipeline --data d --node /ip4/127.0.0.1/tcp/1 --token t",
+                "--data does not apply to 'bench pipeline'",
+            ),
+            ("idle --data d", "--data does not apply to 'bench idle'"),
+            ("idle --node /ip4/127.0.0.1/tcp/1 --token t", "--node does not apply to 'bench idle'"),
+            ("wasm --node http://127.0.0.1:7070", "--node does not apply to 'bench wasm'"),
+            ("cold-start --token t", "--token does not apply to 'bench cold-start'"),
+            ("publish --token t", "--token goes with --node"),
+            ("publish --node http://127.0.0.1:7070", "over libp2p, not over HTTP"),
+            ("publish --node 127.0.0.1:7070 --token t", "over libp2p, not over HTTP"),
+            ("publish --node /ip4/127.0.0.1/tcp/1", "needs --token"),
+            ("fanout --gossip-from 3 --node /ip4/127.0.0.1/tcp/1 --token t", "--gossip-from does not apply"),
+        ];
+        for (words, sentence) in cases {
+            let said = checked(words).unwrap_err();
+            assert!(said.contains(sentence), "{words}: {said}");
+            assert!(!said.contains("bearer"), "{words}: {said}");
+        }
     }
 }

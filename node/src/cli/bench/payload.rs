@@ -40,9 +40,10 @@ pub struct Stamp {
 impl Template {
     /// `size`: bytes of the JSON object. Keys that do not fit make it longer.
     pub fn new(size: usize, keys: u32) -> Template {
+        // All of them or none: who reads an event does not know its key.
+        let timed = size >= timed_size_min(keys);
         let line = |key: Option<u32>| {
-            let key = key.map_or(String::new(), |key| format!(r#","k":"{key}""#));
-            let timed = size >= BOTH_BYTES + key.len();
+            let key = key.map_or(String::new(), key_text);
             let time = if timed { format!(r#","t":{BASE}"#) } else { String::new() };
             let mut line = format!(r#"{{"n":{BASE}{time}{key}"#);
             let filling = r#","p":"""#.len();
@@ -58,7 +59,6 @@ impl Template {
             0 => vec![line(None)],
             keys => (0..keys).map(|key| line(Some(key))).collect(),
         };
-        let timed = lines.iter().all(|line| line.get(DUE_AT - 4..DUE_AT) == Some(b"\"t\":"));
         Template { lines, timed }
     }
 
@@ -79,6 +79,15 @@ impl Template {
     pub fn line_bytes(&self) -> usize {
         self.lines.iter().map(Vec::len).max().unwrap_or(1)
     }
+}
+
+fn key_text(key: u32) -> String {
+    format!(r#","k":"{key}""#)
+}
+
+/// The smallest event of so many keys that has room for when it was due.
+pub fn timed_size_min(keys: u32) -> usize {
+    BOTH_BYTES + keys.checked_sub(1).map_or(0, |longest| key_text(longest).len())
 }
 
 fn write_digits(line: &mut [u8], at: usize, value: u64) {
@@ -110,21 +119,30 @@ mod tests {
 
     #[test]
     fn every_size_is_exact_json_and_comes_back() {
-        for size in [16, 20, 31, 32, 38, 39, 40, 100, 128, 1024, 1 << 20] {
-            for keys in [0, 1, 10] {
+        for size in [16, 20, 31, 32, 38, 39, 40, 41, 100, 128, 1024, 1 << 20] {
+            for keys in [0, 1, 10, 11] {
                 let template = Template::new(size, keys);
                 let mut out = BytesMut::new();
                 template.write(7, 123_456, &mut out);
                 let line = out.strip_suffix(b"\n").unwrap();
                 serde_json::from_slice::<serde_json::Value>(line).unwrap();
-                if keys == 0 || size > 40 {
+                if keys == 0 || size > 41 {
                     assert_eq!(line.len(), size);
                 }
                 let stamp = read(line).unwrap();
                 assert_eq!(stamp.number, 7);
                 assert!(stamp.due_us.is_none_or(|due| due == 123_456), "{size}");
-                let room = if keys == 0 { 31 } else { 39 };
-                assert_eq!(stamp.due_us.is_some(), size >= room, "{size} {keys}");
+                let room = match keys {
+                    0 => 31,
+                    11 => 40,
+                    _ => 39,
+                };
+                assert_eq!(
+                    (stamp.due_us.is_some(), template.timed),
+                    (size >= room, size >= room),
+                    "{size} {keys}"
+                );
+                assert_eq!(timed_size_min(keys), room);
             }
         }
         assert_eq!(read(b"{}"), None);

@@ -16,9 +16,9 @@ use indicatif::ProgressBar;
 use super::load::{self, Schedule, Target};
 use super::machine::{Machine, cpu_seconds};
 use super::mesh::Mesh;
-use super::payload::Template;
+use super::payload::{self, Template};
 use super::receipt::{PROBE, Reader, Receipts};
-use super::report::{self, Cpu, Latency, Parameters, Row};
+use super::report::{self, Cpu, Figure, Latency, Parameters, Row, Unmeasured};
 use crate::cli::deploy::{self, PipelineFile};
 use crate::network::RpcClient;
 
@@ -56,7 +56,10 @@ pub fn measure(mesh: &mut Mesh, round: &Round, bar: &ProgressBar) -> anyhow::Res
     // One bar is on the terminal already.
     deploy::send(&*mesh.client, round.manifest.clone(), &file, &ProgressBar::hidden())?;
     let row = run(mesh, round, bar);
-    mesh.check()?;
+    if mesh.is_own() {
+        // Of nodes that have ended nothing can be removed; on a mesh of others nothing may stay.
+        mesh.check()?;
+    }
     let removed = mesh.remove(&pipeline);
     let row = row?;
     removed?;
@@ -200,7 +203,13 @@ fn row(round: &Round, readers: &[Reader], receipts: &Receipts, sent: u64, cpu: C
         bail!("{foreign} events came that the bench never sent: report this");
     }
     let seconds = (receipts.last_ns.load(Ordering::Relaxed) as f64 / 1e9).max(1e-9);
-    let spent = cpu.driver + cpu.nodes.unwrap_or(0.0);
+    let mut unmeasured = Unmeasured::new();
+    if latency.is_empty() {
+        unmeasured.insert(Figure::LatencyUs, why_no_latency(round, events));
+    }
+    let per_million = cpu.per_million(events).map_err(|why| {
+        unmeasured.insert(Figure::CpuSecondsPerMillion, why);
+    });
     Ok(Row {
         scenario: round.scenario,
         durability: round.manifest.durability.to_string(),
@@ -208,8 +217,9 @@ fn row(round: &Round, readers: &[Reader], receipts: &Receipts, sent: u64, cpu: C
         events,
         events_per_second: (events as f64 / seconds).round(),
         cpu_seconds: cpu,
-        cpu_seconds_per_million: (events > 0).then(|| spent * 1e6 / events as f64),
+        cpu_seconds_per_million: per_million.ok(),
         latency_us: Latency::of(&latency),
+        unmeasured,
         missing,
         twice,
         seconds,
@@ -218,6 +228,22 @@ fn row(round: &Round, readers: &[Reader], receipts: &Receipts, sent: u64, cpu: C
         call: None,
         machine: Machine::this(),
     })
+}
+
+/// Of a run whose readers measured none.
+fn why_no_latency(round: &Round, events: u64) -> String {
+    if events == 0 {
+        return "no event was read".to_string();
+    }
+    match round.schedule.rate {
+        None => format!(
+            "an event of {} bytes has no room for when it was due, and without a rate no schedule says it: measure with \
+             --size {} or more, or at a --rate",
+            round.size,
+            payload::timed_size_min(round.keys)
+        ),
+        Some(_) => "only events from the beginning of the run came, which do not count for it".to_string(),
+    }
 }
 
 pub fn used(before: Option<f64>, after: Option<f64>) -> f64 {

@@ -1,6 +1,5 @@
 //! `publish`, `pipeline` and `fanout`: the manifests, and the curves.
 
-use anyhow::bail;
 use dunlin_protocol::id::Digest;
 use dunlin_protocol::pipeline::manifest::{Durability, Manifest, Module, Operator};
 use indicatif::ProgressBar;
@@ -11,6 +10,8 @@ use super::mesh::Mesh;
 use super::report::{Parameters, Row};
 use super::round::{Round, measure};
 use crate::api::streams::stream_name;
+use crate::cli::WrongUsage;
+use crate::cli::output::bytes_text;
 
 /// Curves.
 const SIZES: [usize; 7] = [16, 128, 1 << 10, 4 << 10, 16 << 10, 128 << 10, 1 << 20];
@@ -19,6 +20,10 @@ const HOPS: [u16; 4] = [1, 2, 3, 5];
 const READERS: [u16; 4] = [1, 10, 100, 1000];
 /// Percent of the sustainable rate.
 const RATES: [u8; 3] = [25, 50, 80];
+/// Of the lines that the driver sends again and again. What would need more is refused.
+const LINES_BYTES_MAX: usize = 1 << 30;
+/// Of a line beside its event, about.
+const LINE_BYTES: usize = 64;
 
 /// One point of a curve: what a run over a stream is told.
 #[derive(Debug, Clone, Copy)]
@@ -115,12 +120,26 @@ fn run(
         None => vec![point],
         Some(Axis::All) => axes.iter().flat_map(|axis| point.along(*axis)).collect(),
         Some(axis) if axes.contains(&axis) => point.along(axis),
-        Some(axis) => bail!(
-            "'{}' does not vary along {}: leave --sweep without a word for all that it has",
-            point.scenario,
-            format!("{axis:?}").to_lowercase()
-        ),
+        Some(axis) => {
+            return Err(WrongUsage(format!(
+                "'{}' does not vary along {}: leave --sweep without a word for all that it has",
+                point.scenario,
+                format!("{axis:?}").to_lowercase()
+            ))
+            .into());
+        }
     };
+    // The driver holds a line for each key.
+    let held = |point: &Point| point.keys as usize * (point.size + LINE_BYTES);
+    if let Some(point) = points.iter().find(|point| held(point) > LINES_BYTES_MAX) {
+        return Err(WrongUsage(format!(
+            "{} keys with {} bytes each are more than the driver holds ({}): take fewer keys or smaller events",
+            point.keys,
+            point.size,
+            bytes_text(LINES_BYTES_MAX as u64)
+        ))
+        .into());
+    }
     let mesh = open(nodes)?;
     let mut bench = Bench { mesh, stream, relay, rows: Vec::new(), bar };
     for point in points {
