@@ -198,8 +198,8 @@ impl Catalog {
 
     /// Damaged logs of which others gave all that the disk had held: with their records, each to be written
     /// anew. `on_persisted` ends that, or `on_unmended`.
-    pub fn to_mend(&mut self) -> Vec<(NodeId, Vec<Record>)> {
-        self.chains.iter_mut().filter_map(|(node, chain)| Some((*node, chain.to_mend()?))).collect()
+    pub fn mendable(&mut self) -> Vec<(NodeId, Vec<Record>)> {
+        self.chains.iter_mut().filter_map(|(node, chain)| Some((*node, chain.mendable()?))).collect()
     }
 
     /// Whether the node's log is being written anew.
@@ -207,7 +207,7 @@ impl Catalog {
         self.chains.get(node).is_some_and(Chain::is_mending)
     }
 
-    /// The disk did not take a log that was to be written anew: `to_mend` gives it again.
+    /// The disk did not take a log that was to be written anew: `mendable` gives it again.
     pub fn on_unmended(&mut self, node: NodeId) {
         if let Some(chain) = self.chains.get_mut(&node) {
             chain.not_mended();

@@ -135,7 +135,7 @@ impl Chain {
     }
 
     /// All records of a barred log, once all that the disk had held are here: to be written anew.
-    pub(super) fn to_mend(&mut self) -> Option<Vec<Record>> {
+    pub(super) fn mendable(&mut self) -> Option<Vec<Record>> {
         let barred = self.barred.as_ref().filter(|barred| !barred.mending)?;
         let end = barred.end?;
         if self.hash_at(end.seq.0) != Some(end.hash) {
@@ -152,7 +152,7 @@ impl Chain {
         self.barred.as_ref().is_some_and(|barred| barred.mending)
     }
 
-    /// The disk did not take it; `to_mend` gives it again.
+    /// The disk did not take it; `mendable` gives it again.
     pub(super) fn not_mended(&mut self) {
         if let Some(barred) = &mut self.barred {
             barred.mending = false;
@@ -179,7 +179,7 @@ impl Chain {
 
     /// Takes what follows and is new; checks everything first, so a fault leaves the chain as it was.
     /// What is known already is passed over, a gap in front of the first takes nothing. Of a barred log it
-    /// takes what the disk had held, and gives nothing: that is to be written all at once (`to_mend`).
+    /// takes what the disk had held, and gives nothing: that is to be written all at once (`mendable`).
     pub(super) fn take(&mut self, records: Vec<Record>) -> Result<Vec<Record>, CatalogFault> {
         match &self.barred {
             None => self.load(records),

@@ -157,7 +157,7 @@ impl Peer {
 
     /// Damaged logs of which members gave all that this disk had held are written anew.
     pub(super) fn mend_catalog(&mut self, effects: &mut Effects) {
-        for (node, records) in self.catalog.to_mend() {
+        for (node, records) in self.catalog.mendable() {
             effects.push(Effect::WriteAnew { log: LogName::Catalog(node).id(), records });
         }
     }

@@ -21,6 +21,7 @@ use crate::id::{LogId, NodeId, Position, Seq};
 use crate::log::writer::Log;
 use crate::mesh::catalog::LogName;
 use crate::pipeline::manifest::Durability;
+use crate::pipeline::plan::Role;
 use crate::rpc::FaultKind;
 use crate::wire::message::{From, Message, Refusal};
 
@@ -123,6 +124,9 @@ impl Peer {
 fn whose(name: &LogName) -> String {
     match name {
         LogName::Catalog(node) => format!("node {node}'s facts"),
+        LogName::Actor { pipeline, unit, .. } if unit.role == Role::Behind => {
+            format!("the stages behind '{}' of '{pipeline}'", unit.name)
+        }
         LogName::Actor { pipeline, unit, .. } => format!("'{}' of '{pipeline}'", unit.name),
     }
 }

@@ -67,7 +67,13 @@ impl Peer {
         // It does not open by waiting.
         let damage = own.and_then(|log| self.logs.get(&log)?.damage.clone());
         if let Some(damage) = damage.or_else(|| self.outdated.clone()) {
-            let why = format!("{damage}; or publish at another node");
+            // What that log acknowledged it would recognise again; another one would take it once more.
+            let why = match publish.producer.is_some() || publish.log.is_some() {
+                true => format!(
+                    "{damage}; what this producer sent before stands in that log alone: send it again when the log is back, and to another node only what was never acknowledged"
+                ),
+                false => format!("{damage}; or publish at another node"),
+            };
             return self.fail(asker, FaultKind::Storage, why, effects);
         }
         match own {

@@ -228,7 +228,7 @@ impl Peer {
                         "its records are not those that were read before: an older copy of that node's data folder was probably put back; put the newest one back, or give the node up with 'dunlin nodes remove'",
                     ),
                     Refusal::Damaged | Refusal::Unknown | Refusal::TooMany => String::from(
-                        "it is damaged on the disk there, or that disk holds an older copy of it",
+                        "it is damaged on the disk there, or that disk holds an older copy of it: 'dunlin status' on that node says which, and what to do",
                     ),
                 };
                 let detail = format!("log {log} of node {node} cannot be read on: {what}");

@@ -308,16 +308,16 @@ fn a_damaged_copy_is_mended_once_members_gave_all_that_it_had_held() {
         assert!(b.behind(&BTreeMap::new()).is_empty(), "nothing is given on");
         let mut rounds = 0;
         while b.heads()[&node(1)].seq < Seq(6) {
-            assert!(b.to_mend().is_empty() && b.damaged().is_some());
+            assert!(b.mendable().is_empty() && b.damaged().is_some());
             assert_eq!(heal(&mut a, &mut b), 0, "nothing is persisted piece by piece");
             rounds += 1;
         }
         assert!(rounds > 1);
-        let (of, records) = b.to_mend().pop().unwrap();
+        let (of, records) = b.mendable().pop().unwrap();
         assert_eq!((of, records.len()), (node(1), 6));
-        assert!(b.to_mend().is_empty(), "once");
+        assert!(b.mendable().is_empty(), "once");
         b.on_unmended(node(1));
-        assert_eq!(b.to_mend().len(), 1, "the disk did not take it");
+        assert_eq!(b.mendable().len(), 1, "the disk did not take it");
         assert!(b.facts().nodes()[&node(1)].labels["zone"].starts_with('0'), "not before it stands");
         b.on_persisted(node(1), Seq(6));
         assert!(b.damaged().is_none() && !b.is_mending(&node(1)));
@@ -342,13 +342,13 @@ fn a_copy_is_not_mended_by_less_or_by_something_else() {
     }
     let mut b = wounded(2, &a, 1, Some(3));
     heal(&mut short, &mut b);
-    assert!(b.to_mend().is_empty());
+    assert!(b.mendable().is_empty());
     let (_, records) = other.behind(&b.heads()).pop().unwrap();
     let fault = b.on_records(node(1), records).unwrap_err();
     assert!(matches!(fault, CatalogFault::Equivocation { seq: 3, .. }), "{fault}");
-    assert!(b.to_mend().is_empty() && b.damaged().is_some());
+    assert!(b.mendable().is_empty() && b.damaged().is_some());
     heal(&mut a, &mut b);
-    assert_eq!(b.to_mend().len(), 1);
+    assert_eq!(b.mendable().len(), 1);
 }
 
 #[test]
@@ -359,16 +359,16 @@ fn where_a_copy_ended_that_cannot_tell_its_own_node_says() {
     }
     let mut b = wounded(2, &a, 1, None);
     heal(&mut a, &mut b);
-    assert!(b.to_mend().is_empty(), "a member's word is not enough");
+    assert!(b.mendable().is_empty(), "a member's word is not enough");
     b.on_heads(node(3), &a.heads());
     heal(&mut a, &mut b);
-    assert!(b.to_mend().is_empty(), "another member's neither");
+    assert!(b.mendable().is_empty(), "another member's neither");
     b.on_heads(node(1), &a.heads());
     heal(&mut a, &mut b);
-    assert_eq!(b.to_mend().len(), 1);
+    assert_eq!(b.mendable().len(), 1);
     // Nobody can say it of this node's own.
     let mut me = wounded(1, &a, 1, None);
     me.on_heads(node(2), &a.heads());
     heal(&mut a, &mut me);
-    assert!(me.to_mend().is_empty());
+    assert!(me.mendable().is_empty());
 }
