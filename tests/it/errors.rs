@@ -144,6 +144,7 @@ fn what_is_not_there_and_what_is_wrong_usage_get_a_sentence() {
         (&["publish", "here/event", &file], &["no source 'event'", "events"]),
         (&["publish", "here/event", "/dev/null"], &["no source 'event'", "events"]),
         (&["publish", "here/events", "/no/such/file"], &["/no/such/file"]),
+        (&["publish", "here/events", "/tmp"], &["/tmp is a directory", "a file of JSON lines"]),
         (&["tail", "here/nothing"], &["nothing"]),
         (&["tail", "nowhere/seen"], &["nowhere"]),
         (&["show", "nowhere"], &["no pipeline 'nowhere'"]),

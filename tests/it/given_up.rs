@@ -51,6 +51,10 @@ fn what_lived_on_a_node_that_is_gone_starts_anew_and_its_identity_is_refused_for
             (state_of(&mesh[at], &gone).as_deref() == Some("gone")).then_some(())
         });
     }
+    // What it holds is not known: no figure stands there.
+    let listed = mesh[0].cli(&["nodes"]).ok().stdout;
+    let row = listed.lines().find(|line| line.contains(&gone)).unwrap().split_whitespace();
+    assert_eq!(row.skip(1).take(2).collect::<Vec<_>>(), ["gone", "-"], "{listed}");
     let removed = mesh[1].cli(&["nodes", "remove", "--json", &gone]).ok().json();
     assert_eq!((&removed["node"], &removed["removed"]), (&gone.clone().into(), &true.into()));
     let given_up = removed["given_up"].as_array().unwrap();

@@ -30,7 +30,9 @@ pub fn nodes(client: &dyn Client, out: &Output) -> anyhow::Result<()> {
     }
     let row = |node: NodeJson| {
         let labels: Vec<String> = node.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
-        vec![node.node, node.state, node.actors.to_string(), labels.join(","), node.addresses.join(" ")]
+        // Who cannot be asked may have any number of them.
+        let actors = if node.state == "alive" { node.actors.to_string() } else { "-".to_string() };
+        vec![node.node, node.state, actors, labels.join(","), node.addresses.join(" ")]
     };
     out.table(&["NODE", "STATE", "ACTORS", "LABELS", "ADDRESSES"], nodes.into_iter().map(row).collect())
 }
@@ -100,16 +102,20 @@ pub fn show(client: &dyn Client, pipeline: Name, out: &Output) -> anyhow::Result
             rows.push(vec![stage.stage.clone(), from.clone(), "-".into(), "none yet".into()]);
         }
         for actor in &stage.actors {
+            // Of one that cannot be asked nothing is known but what waits for it elsewhere.
+            let known = actor.epoch > 0 || actor.trouble.is_none();
+            let figure = |figure: u64| if known { figure.to_string() } else { "-".to_string() };
+            let lag = if actor.lag > 0 { actor.lag.to_string() } else { figure(0) };
             rows.push(vec![
                 stage.stage.clone(),
                 from.clone(),
                 fan_out(stage.fan_out),
                 actor.actor.to_string().chars().take(8).collect(),
                 short(&actor.node.to_string()),
-                actor.events_in.to_string(),
-                actor.events_out.to_string(),
-                actor.lag.to_string(),
-                actor.committed.to_string(),
+                figure(actor.events_in),
+                figure(actor.events_out),
+                lag,
+                figure(actor.committed),
                 actor.watermark.map_or_else(|| "-".to_string(), |time| time.to_string()),
                 errors(actor),
             ]);

@@ -52,7 +52,7 @@ pub fn sentences(given_up: &GivenUp) -> Vec<String> {
     let mut all = Vec::new();
     for source in lost {
         all.push(format!(
-            "{pipeline}/{source}: what entered on node {node} and no other node had read is lost; publishers that name its log are refused"
+            "{pipeline}/{source}: what entered on node {node} and no other node had read is lost, and so are the dead letters of the stages that stood beside it there; publishers that name its log are refused"
         ));
     }
     for source in ended {

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use bytes::{Bytes, BytesMut};
 use dunlin_protocol::id::{LogId, Name};
 use dunlin_protocol::limits::EVENT_BYTES_MAX;
@@ -49,7 +49,11 @@ pub fn publish(client: &dyn Client, arguments: PublishArguments, out: &Output) -
         let opened = File::open(&file).with_context(|| {
             format!("{} cannot be opened: name a file of JSON lines, or - for a pipe", file.display())
         })?;
-        let length = opened.metadata().ok().filter(std::fs::Metadata::is_file).map(|data| data.len());
+        let found = opened.metadata().ok();
+        if found.as_ref().is_some_and(std::fs::Metadata::is_dir) {
+            bail!("{} is a directory: name a file of JSON lines, or - for a pipe", file.display());
+        }
+        let length = found.filter(std::fs::Metadata::is_file).map(|data| data.len());
         (Box::new(opened), length)
     };
     let bar = progress(length, &format!("{}/{}", source.pipeline, source.name));
