@@ -157,7 +157,8 @@ impl History {
 
     /// The core is told that nothing from `seq` on stands.
     pub fn failed(&mut self, place: Place, seq: Seq) {
-        if let Some(past) = self.logs.get_mut(&place) {
+        // A damaged one was to be written anew, and is as it was.
+        if let Some(past) = self.logs.get_mut(&place).filter(|past| !past.damaged) {
             past.cut(Seq(seq.0 - 1));
         }
     }

@@ -21,7 +21,9 @@ impl Driver {
     /// Waits until all three nodes run. `around`: the words of a program that becomes the command.
     fn start(around: &[&str], words: &[&str]) -> Driver {
         let temporary = tempfile::tempdir().unwrap();
+        // Whoever runs the tests may have been told to ignore hangups, and what it starts inherits that.
         let process = Command::new("env")
+            .arg("--default-signal=HUP")
             .arg(format!("TMPDIR={}", temporary.path().display()))
             .args(around)
             .arg(program())
