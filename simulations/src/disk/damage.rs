@@ -40,9 +40,13 @@ pub struct Wound {
 }
 
 impl Wound {
-    /// Where the log ended before.
+    /// Where the log ended before: what was synced counts, whether or not the process had heard of it.
     pub fn held(&self) -> Position {
-        self.before.head()
+        let head = self.before.head();
+        match Note::read(self.log, &self.before.note_file) {
+            Noted::Known(note) if note.position.seq > head.seq => note.position,
+            Noted::Known(_) | Noted::Unreadable => head,
+        }
     }
 }
 
