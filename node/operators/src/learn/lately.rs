@@ -6,10 +6,9 @@
 //! the plain line left over: what a category is always like. The short ones hold what is left over
 //! when that is known too: what is unlike it now.
 
-use core::cell::RefCell;
 use core::ops::Range;
 
-use dunlin_protocol::time::{Span, Time};
+use dunlin_protocol::time::Time;
 
 use super::pack::{self, Unpack};
 use super::store::{self, Unreadable};
@@ -54,38 +53,20 @@ const PACKED: usize = 8 + 16 * SPANS;
 
 const NOTHING: Left = Left { at: Time(0), sums: [0.0; SPANS], weights: [0.0; SPANS] };
 
-/// What is left after a time, by its milliseconds: rows share many of them.
-#[derive(Debug)]
-struct Fades([(u64, [f64; SPANS]); REMEMBERED]);
-
-/// A power of two.
-const REMEMBERED: usize = 64;
-
-impl Default for Fades {
-    fn default() -> Fades {
-        Fades([(0, [1.0; SPANS]); REMEMBERED])
-    }
-}
-
-impl Fades {
-    fn after(&mut self, passed: Span) -> [f64; SPANS] {
-        let place = (passed.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as usize % REMEMBERED;
-        let Some((of, fades)) = self.0.get_mut(place) else { return [0.0; SPANS] };
-        if *of != passed.0 {
-            let exact = passed.0 as f64;
-            (*of, *fades) = (passed.0, CONSTANTS.map(|constant| (-exact / constant).exp()));
-        }
-        *fades
-    }
-}
-
 impl Left {
-    fn learn(&mut self, residual: Residual, fades: &mut Fades) {
+    fn fade(&self, at: Time) -> [f64; SPANS] {
+        let passed = at.since(self.at).0 as f64;
+        CONSTANTS.map(|constant| (-passed / constant).exp())
+    }
+
+    fn learn(&mut self, residual: Residual) {
         let at = residual.at.max(self.at);
-        let (fade, old) = (fades.after(at.since(self.at)), fades.after(at.since(residual.of)));
-        let counts = fade.iter().zip(old).enumerate();
-        for ((sum, weight), (span, (fade, counts))) in self.sums.iter_mut().zip(&mut self.weights).zip(counts)
+        let (fade, old) = (self.fade(at), at.since(residual.of).0 as f64);
+        let counts = fade.iter().zip(CONSTANTS).enumerate();
+        for ((sum, weight), (span, (fade, constant))) in
+            self.sums.iter_mut().zip(&mut self.weights).zip(counts)
         {
+            let counts = (-old / constant).exp();
             let left = if span < SHORT { residual.short } else { residual.long };
             *sum = *sum * fade + counts * left;
             *weight = *weight * fade + counts;
@@ -93,8 +74,8 @@ impl Left {
         self.at = at;
     }
 
-    fn means(&self, at: Time, fades: &mut Fades) -> [f64; SPANS] {
-        let mut means = fades.after(at.since(self.at));
+    fn means(&self, at: Time) -> [f64; SPANS] {
+        let mut means = self.fade(at);
         for ((mean, sum), weight) in means.iter_mut().zip(&self.sums).zip(&self.weights) {
             *mean = sum * *mean / (weight * *mean + SHRINK);
         }
@@ -123,7 +104,6 @@ pub struct Lately {
     /// One less than their slots.
     known: Vec<Known>,
     changed: Vec<u16>,
-    fades: RefCell<Fades>,
 }
 
 #[derive(Debug)]
@@ -162,7 +142,7 @@ impl Lately {
     /// Of a loaded place.
     pub fn means(&self, number: u16, at: Time) -> [f64; SPANS] {
         let known = self.slot(number).and_then(|slot| self.known.get(slot));
-        known.map_or([0.0; SPANS], |known| known.left.means(at, &mut self.fades.borrow_mut()))
+        known.map_or([0.0; SPANS], |known| known.left.means(at))
     }
 
     /// The place is loaded.
@@ -173,8 +153,7 @@ impl Lately {
             && long.is_finite()
         {
             let held = |value: f64| value.clamp(-STRAY, STRAY);
-            let residual = Residual { short: held(short), long: held(long), ..residual };
-            known.left.learn(residual, self.fades.get_mut());
+            known.left.learn(Residual { short: held(short), long: held(long), ..residual });
             if !known.changed {
                 known.changed = true;
                 self.changed.push(number);
@@ -207,29 +186,27 @@ mod tests {
     #[test]
     fn short_means_forget_what_long_ones_keep() {
         let mut left = NOTHING;
-        let mut fades = Fades::default();
-        (0..50).for_each(|_| left.learn(at(100, 2.0), &mut fades));
-        let [hour, .., weeks] = left.means(Time(100 * HOUR), &mut fades);
+        (0..50).for_each(|_| left.learn(at(100, 2.0)));
+        let [hour, .., weeks] = left.means(Time(100 * HOUR));
         assert!(hour > 1.9 && weeks > 1.9);
-        let [hour, .., weeks] = left.means(Time(112 * HOUR), &mut fades);
+        let [hour, .., weeks] = left.means(Time(112 * HOUR));
         assert!(hour < 0.01 && weeks > 1.9, "{hour} {weeks}");
-        left.learn(at(0, 2.0), &mut fades);
+        left.learn(at(0, 2.0));
         assert_eq!(left.at, Time(100 * HOUR), "what comes late does not turn time back");
     }
 
     #[test]
     fn an_outcome_that_comes_late_says_little_of_the_last_hour() {
         let mut left = NOTHING;
-        let mut fades = Fades::default();
-        left.learn(Residual { of: Time(90 * HOUR), ..at(100, 2.0) }, &mut fades);
-        let [hour, .., weeks] = left.means(Time(100 * HOUR), &mut fades);
+        left.learn(Residual { of: Time(90 * HOUR), ..at(100, 2.0) });
+        let [hour, .., weeks] = left.means(Time(100 * HOUR));
         assert!(hour < 0.001 && weeks > 0.9, "{hour} {weeks}");
     }
 
     #[test]
     fn comes_back_bit_for_bit() {
         let mut left = NOTHING;
-        left.learn(at(7, 1.0 / 3.0), &mut Fades::default());
+        left.learn(at(7, 1.0 / 3.0));
         let mut bytes = Vec::new();
         left.pack(&mut bytes);
         assert_eq!(Left::unpack(&bytes), Some(left));
